@@ -1,0 +1,1 @@
+//! One pass over an encoded data set.

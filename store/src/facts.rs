@@ -1,0 +1,273 @@
+//! What an instance says of itself wherever its bytes are: how it came, what it is, how to check it.
+//!
+//! The sealed header of every spool file and object holds these facts (`sealed`), so the rows of the index can be
+//! built again from files alone.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use ulid::Ulid;
+
+use crate::dicom::attributes::Attributes;
+use crate::dicom::{AeTitle, SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax};
+
+/// Names one received instance and the file that holds it, here and in the object store: ours, never a peer's text.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct ObjectId(Ulid);
+
+impl ObjectId {
+    /// A new one; those of one millisecond sort in the order of their making only by chance.
+    pub fn new() -> Self {
+        Self(Ulid::new())
+    }
+
+    /// The 16 bytes that the sealed format binds.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_bytes()
+    }
+
+    /// The inverse of [`ObjectId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Ulid::from_bytes(bytes))
+    }
+
+    /// When it was made: milliseconds since 1970 (UTC).
+    pub fn timestamp_ms(self) -> u64 {
+        self.0.timestamp_ms()
+    }
+}
+
+impl Default for ObjectId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text that is not an object's name.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("not the name of an object")]
+pub struct InvalidObjectId;
+
+impl FromStr for ObjectId {
+    type Err = InvalidObjectId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidObjectId> {
+        Ulid::from_string(text).map(Self).map_err(|_| InvalidObjectId)
+    }
+}
+
+/// SHA-256 of a data set as it was received, encoded bytes and all.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(InvalidDigest);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| InvalidDigest)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| InvalidDigest)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("not a SHA-256 digest in hexadecimal")]
+pub struct InvalidDigest;
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How soon something must move; the order of the variants is the order of the queue.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// A patient is waiting.
+    Emergency,
+    /// Today's clinic or meeting is waiting.
+    Urgent,
+    /// Nobody is waiting.
+    #[default]
+    Routine,
+}
+
+/// Why a study goes to a partner.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Direct care: the patient is or may be on the way.
+    EmergencyTransfer,
+    /// Direct care: an opinion or treatment elsewhere.
+    TertiaryReferral,
+    /// Direct care: a multidisciplinary team meeting.
+    Mdt,
+    /// Direct care, none of the above.
+    #[default]
+    DirectCare,
+    /// Research; never with identity.
+    Research,
+}
+
+macro_rules! kebab_text {
+    ($type:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// As it is written in files, in rows and on the command line.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("must be one of: {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+kebab_text!(Priority { Emergency = "emergency", Urgent = "urgent", Routine = "routine" });
+kebab_text!(Purpose {
+    EmergencyTransfer = "emergency-transfer",
+    TertiaryReferral = "tertiary-referral",
+    Mdt = "mdt",
+    DirectCare = "direct-care",
+    Research = "research",
+});
+
+/// How an instance came to this node. Routes decide on these and on the indexed attributes.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Origin {
+    /// The listener's address as configured, or `cli`.
+    pub listener: String,
+    /// The source or partner that was admitted, by its configured name.
+    pub sender: String,
+    /// Whether that sender is a partner rather than a source of this organisation.
+    pub from_partner: bool,
+    /// AE title that the sender called itself by.
+    pub calling_ae_title: AeTitle,
+    /// AE title that the sender called.
+    pub called_ae_title: AeTitle,
+    /// Where the sender asked it to go, beside what the routes say: `gantry send … --to PARTNER`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addressed_to: Option<Addressed>,
+}
+
+/// A destination that a person named with the instance.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Addressed {
+    /// The partner's configured name.
+    pub partner: String,
+    /// How soon.
+    pub priority: Priority,
+    /// Why.
+    pub purpose: Purpose,
+}
+
+/// What the sealed header says of an instance.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Facts {
+    /// Its name here.
+    pub object: ObjectId,
+    /// When its last byte had arrived.
+    pub received_at: Timestamp,
+    /// How it came.
+    pub origin: Origin,
+    /// SOP Class UID of the data set, which the C-STORE request agreed with.
+    pub sop_class: SopClassUid,
+    /// SOP Instance UID, likewise.
+    pub sop_instance: SopInstanceUid,
+    /// Study Instance UID.
+    pub study: StudyInstanceUid,
+    /// Series Instance UID.
+    pub series: SeriesInstanceUid,
+    /// The encoding that the data set came in and is kept in.
+    pub transfer_syntax: TransferSyntax,
+    /// Bytes of the data set.
+    pub length: u64,
+    /// SHA-256 of these bytes.
+    pub digest: Digest,
+    /// Where in the data set the Pixel Data element begins, for a native or encapsulated one that is not deflated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_data_offset: Option<u64>,
+    /// What index and routes read.
+    pub attributes: Attributes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emergency_sorts_before_all_else() {
+        assert!(Priority::Emergency < Priority::Urgent && Priority::Urgent < Priority::Routine);
+    }
+
+    #[test]
+    fn names_print_and_parse() {
+        for purpose in Purpose::ALL {
+            assert_eq!(purpose.as_str().parse(), Ok(*purpose));
+            assert_eq!(serde_json::to_value(purpose).unwrap(), purpose.as_str());
+        }
+        for priority in Priority::ALL {
+            assert_eq!(priority.as_str().parse(), Ok(*priority));
+        }
+        assert!("stat".parse::<Priority>().is_err());
+        let digest = Digest([0xA5; 32]);
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("é".repeat(32).parse::<Digest>().is_err());
+    }
+}
