@@ -1,1 +1,17 @@
-//! gateway
+//! The Gantry node: receives instances, keeps them, sends them on, and shows people where they are.
+//!
+//! An instance moves one way: `association → intake → index → route → protect → outbox → partner`. A sender waits for the
+//! first two; every later stage takes over what is durable, a spool file or a row, so each may stop at any point. Beside
+//! the path, `web` reads the index. Only `run` knows all parts.
+
+pub mod association;
+pub mod config;
+pub mod init;
+pub mod intake;
+pub mod outbox;
+pub mod partner;
+pub mod protect;
+pub mod route;
+pub mod run;
+pub mod telemetry;
+pub mod tls;

@@ -8,8 +8,8 @@ pub mod text;
 pub mod transfer_syntax;
 pub mod uid;
 
-pub use attributes::Attributes;
 pub use ae_title::{AeTitle, InvalidAeTitle};
+pub use attributes::Attributes;
 pub use dicom_core::Tag;
 pub use phi::Phi;
 pub use transfer_syntax::TransferSyntax;

@@ -12,7 +12,9 @@ use thiserror::Error;
 use ulid::Ulid;
 
 use crate::dicom::attributes::Attributes;
-use crate::dicom::{AeTitle, SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax};
+use crate::dicom::{
+    AeTitle, SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
+};
 
 /// Names one received instance and the file that holds it, here and in the object store: ours, never a peer's text.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -116,7 +118,9 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// How soon something must move; the order of the variants is the order of the queue.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// A patient is waiting.
@@ -199,7 +203,7 @@ pub struct Origin {
     pub calling_ae_title: AeTitle,
     /// AE title that the sender called.
     pub called_ae_title: AeTitle,
-    /// Where the sender asked it to go, beside what the routes say: `gantry send … --to PARTNER`.
+    /// Where a person asked it to go, instead of where the routes would have it: `gantry send … --to PARTNER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addressed_to: Option<Addressed>,
 }

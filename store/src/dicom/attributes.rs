@@ -69,6 +69,23 @@ impl Attributes {
         self.0.insert(tag, Phi::new(value));
     }
 
+    /// The same with every value cut to so many bytes; identifiers and the character set stay whole.
+    #[must_use]
+    pub fn shortened(&self, longest: usize) -> Self {
+        const WHOLE: &[Tag] = &[
+            tags::SPECIFIC_CHARACTER_SET,
+            tags::SOP_CLASS_UID,
+            tags::SOP_INSTANCE_UID,
+            tags::STUDY_INSTANCE_UID,
+            tags::SERIES_INSTANCE_UID,
+        ];
+        let cut = |(tag, value): (&Tag, &Phi<Vec<u8>>)| {
+            let longest = if WHOLE.contains(tag) { 128 } else { longest };
+            (*tag, Phi::new(value.reveal().iter().copied().take(longest).collect()))
+        };
+        Self(self.0.iter().map(cut).collect())
+    }
+
     /// The bytes of a value as they stood in the data set, padding included; `None` where the element was absent.
     pub fn raw(&self, tag: Tag) -> Option<&[u8]> {
         self.0.get(&tag).map(|value| value.reveal().as_slice())
@@ -97,7 +114,10 @@ impl Attributes {
 impl Serialize for Attributes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(tag, value)| {
-            (format!("{:04X}{:04X}", tag.group(), tag.element()), STANDARD_NO_PAD.encode(value.reveal()))
+            (
+                format!("{:04X}{:04X}", tag.group(), tag.element()),
+                STANDARD_NO_PAD.encode(value.reveal()),
+            )
         }))
     }
 }
@@ -129,6 +149,9 @@ mod tests {
         let read: Attributes = serde_json::from_str(&written).unwrap();
 
         assert_eq!(read, attributes);
-        assert_eq!((read.text(tags::PATIENT_NAME).as_deref(), read.u16(tags::ROWS)), (Some("SMITH^ANNA"), Some(512)));
+        assert_eq!(
+            (read.text(tags::PATIENT_NAME).as_deref(), read.u16(tags::ROWS)),
+            (Some("SMITH^ANNA"), Some(512))
+        );
     }
 }

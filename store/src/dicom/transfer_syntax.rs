@@ -25,7 +25,10 @@ pub enum Layout {
     Deflated,
 }
 
-#[expect(deprecated, reason = "Explicit VR Big Endian is retired, not gone: old devices and archives still send it")]
+#[expect(
+    deprecated,
+    reason = "Explicit VR Big Endian is retired, not gone: old devices and archives still send it"
+)]
 impl TransferSyntax {
     /// The UID, without padding.
     pub fn uid(&self) -> &str {
@@ -39,9 +42,9 @@ impl TransferSyntax {
         match self.uid() {
             uids::IMPLICIT_VR_LITTLE_ENDIAN => Layout::ImplicitLittle,
             uids::EXPLICIT_VR_BIG_ENDIAN => Layout::ExplicitBig,
-            uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN | uids::JPIP_REFERENCED_DEFLATE | uids::JPIPHTJ2K_REFERENCED_DEFLATE => {
-                Layout::Deflated
-            }
+            uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+            | uids::JPIP_REFERENCED_DEFLATE
+            | uids::JPIPHTJ2K_REFERENCED_DEFLATE => Layout::Deflated,
             _ => Layout::ExplicitLittle,
         }
     }

@@ -1,0 +1,265 @@
+//! The accepting role of one association, from its first byte to its last.
+//!
+//! Negotiation happens under the handshake limit, everything after under the idle limit: a peer must send something
+//! complete within it, so a half-open one is gone soon, and what it had begun goes with it. When the node stops, the
+//! instance in hand is finished and answered, and the association aborted.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use dicom_ul::pdu::{AssociationAC, AssociationRQ, Pdu};
+use gantry_store::dicom::StudyInstanceUid;
+use gantry_store::facts::Facts;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{self, Rejection, Sender};
+use super::dimse::{self, MAX_COMMAND, Request};
+use super::negotiation::{self, Contexts};
+use super::services::{storage, verification};
+use super::status::Status;
+use super::wire::{Event, Stream, Wire, WireError};
+use crate::config::{Config, Fingerprint};
+use crate::intake::{Intake, Receiver};
+use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
+
+/// What all associations of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who may do what, and within which limits.
+    pub config: Arc<Config>,
+    /// Where instances go.
+    pub intake: Arc<Intake>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Said when the node stops.
+    pub stop: CancellationToken,
+}
+
+/// A connection that has passed the listener.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Numbers associations in the log.
+    pub number: u64,
+    /// The listener it came through.
+    pub listener: String,
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// The certificate that it showed; `None` on a plaintext listener.
+    pub certificate: Option<Fingerprint>,
+    /// How many associations the listener holds at most, if it holds that many now: this one is then turned away.
+    pub over_limit: Option<usize>,
+}
+
+/// An association that was accepted.
+#[derive(Debug)]
+pub struct Session {
+    /// What all associations share.
+    pub node: Arc<Shared>,
+    /// Numbers associations in the log.
+    pub number: u64,
+    /// The listener it came through.
+    pub listener: String,
+    /// Who asked for it.
+    pub sender: Sender,
+    receiver: Option<Arc<Receiver>>,
+    studies: BTreeSet<StudyInstanceUid>,
+    instances: u64,
+}
+
+impl Session {
+    /// The line into the spool, opened with the first instance.
+    pub(super) fn receiver(&mut self) -> Arc<Receiver> {
+        self.receiver.get_or_insert_with(|| Arc::new(self.node.intake.receiver())).clone()
+    }
+
+    /// Notes that an instance was taken in.
+    pub(super) fn received(&mut self, facts: &Facts) {
+        self.instances += 1;
+        if self.studies.insert(facts.study.clone()) {
+            self.node.intake.handoff().open_studies().enter(&facts.study);
+        }
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
+    let limits = node.config.limits;
+    let mut wire = Wire::new(stream, limits.max_pdu, limits.handshake_timeout);
+    let (number, peer) = (arrival.number, arrival.peer);
+    match negotiate(&mut wire, &arrival, &node).await {
+        Ok(Ok((sender, contexts))) => {
+            tracing::debug!(association = number, %peer, sender = sender.name, calling = %sender.calling, called = %sender.called, "association accepted");
+            let mut session = Session {
+                node,
+                number,
+                listener: arrival.listener,
+                sender,
+                receiver: None,
+                studies: BTreeSet::new(),
+                instances: 0,
+            };
+            wire.set_patience(limits.idle_timeout);
+            let outcome = converse(&mut session, &mut wire, &contexts).await;
+            let instances = session.instances;
+            let sender = session.sender.name.clone();
+            end(session).await;
+            match outcome {
+                Ok(()) => {
+                    tracing::info!(association = number, %peer, sender, instances, "association ended");
+                    wire.await_close(limits.release_timeout).await;
+                }
+                Err(error) => {
+                    tracing::warn!(association = number, %peer, sender, instances, error = %chain(&error), "association broken off");
+                    give_up(wire, &error).await;
+                }
+            }
+        }
+        Ok(Err(rejection)) => {
+            tracing::warn!(association = number, %peer, listener = arrival.listener, reason = %rejection, "association rejected");
+            node.metrics.rejected.get_or_create(&crate::telemetry::metrics::ByListener { listener: arrival.listener }).inc();
+            if wire.send(&Pdu::AssociationRJ(rejection.pdu())).await.is_ok() {
+                wire.await_close(limits.release_timeout).await;
+            }
+        }
+        Err(WireError::Closed) => tracing::debug!(association = number, %peer, "connection closed before it asked for anything"),
+        Err(error) => {
+            tracing::warn!(association = number, %peer, listener = arrival.listener, error = %chain(&error), "no association");
+            node.metrics.rejected.get_or_create(&crate::telemetry::metrics::ByListener { listener: arrival.listener }).inc();
+            give_up(wire, &error).await;
+        }
+    }
+}
+
+/// Tells whoever waits for these studies that this association brings no more of them.
+async fn end(session: Session) {
+    let Session { node, receiver, studies, .. } = session;
+    // Dropped first: what was begun and not ended leaves the spool.
+    drop(receiver);
+    node.intake.handoff().ended(studies.into_iter().collect()).await;
+}
+
+async fn give_up<S: Stream>(wire: Wire<S>, error: &WireError) {
+    match error.abort_reason() {
+        Some(reason) => wire.abort(reason).await,
+        None => wire.close().await,
+    }
+}
+
+async fn negotiate<S: Stream>(
+    wire: &mut Wire<S>,
+    arrival: &Arrival,
+    node: &Shared,
+) -> Result<Result<(Sender, Contexts), Rejection>, WireError> {
+    let request = match wire.next().await? {
+        Event::Pdu(Pdu::AssociationRQ(request)) => request,
+        Event::Pdu(_) => return Err(WireError::Unexpected("a PDU before the association request")),
+        Event::Data(_) => return Err(WireError::Unexpected("data before the association request")),
+    };
+    let sender = match judge(&request, arrival, node) {
+        Ok(sender) => sender,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
+    let (presentation_contexts, contexts) = negotiation::answer(&request.presentation_contexts);
+    wire.peer_accepts(negotiation::announced_max_pdu(&request.user_variables));
+    wire.send(&Pdu::AssociationAC(AssociationAC {
+        protocol_version: 1,
+        calling_ae_title: request.calling_ae_title,
+        called_ae_title: request.called_ae_title,
+        application_context_name: super::APPLICATION_CONTEXT.to_owned(),
+        presentation_contexts,
+        user_variables: negotiation::user_information(node.config.limits.max_pdu),
+    }))
+    .await?;
+    Ok(Ok((sender, contexts)))
+}
+
+fn judge(request: &AssociationRQ, arrival: &Arrival, node: &Shared) -> Result<Sender, Rejection> {
+    // PS3.8 9.3.2: a receiver of version 1 tests that bit and no other.
+    let version_1 = request.protocol_version & 1 == 1;
+    let context = request.application_context_name.trim_end_matches(['\0', ' ']);
+    if !version_1 || context != super::APPLICATION_CONTEXT {
+        return Err(Rejection::ApplicationContext);
+    }
+    let sender = admission::admit(&node.config, &request.calling_ae_title, &request.called_ae_title, arrival.certificate)?;
+    match arrival.over_limit {
+        Some(limit) => Err(Rejection::Busy(limit)),
+        None => Ok(sender),
+    }
+}
+
+/// The conversation after acceptance: whole commands, each served before the next is read.
+async fn converse<S: Stream>(session: &mut Session, wire: &mut Wire<S>, contexts: &Contexts) -> Result<(), WireError> {
+    let stop = session.node.stop.clone();
+    loop {
+        let (context, command) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(WireError::Stopping),
+            message = next_command(wire) => match message? {
+                Some(message) => message,
+                None => return wire.send(&Pdu::ReleaseRP).await,
+            },
+        };
+        let negotiated = contexts.get(&context).ok_or(WireError::Unexpected("a message on a context that was not accepted"))?;
+        let request = Request::parse(&command).map_err(|error| {
+            tracing::warn!(association = session.number, error = %chain(&error), "command refused");
+            WireError::Malformed("command set")
+        })?;
+        let verification = negotiated.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION;
+        match request {
+            Request::Echo(request) if verification => verification::serve(wire, context, &request).await?,
+            Request::Store(request) if !verification => {
+                storage::serve(session, wire, context, negotiated, request).await?;
+            }
+            Request::Store(request) => {
+                storage::discard(wire, context).await?;
+                let status = Status::SOP_CLASS_NOT_SUPPORTED;
+                wire.send_command(context, &request.response(status, status.words())).await?;
+            }
+            Request::BadStore { message_id, status } => {
+                storage::discard(wire, context).await?;
+                wire.send_command(context, &dimse::store_refusal(message_id, status, status.words())).await?;
+            }
+            Request::Cancel => {}
+            Request::Echo(request) => {
+                let status = Status::UNRECOGNISED_OPERATION;
+                wire.send_command(context, &dimse::refusal(0x0030, request.message_id, status, status.words())).await?;
+            }
+            Request::Other { command, message_id, has_data_set } => {
+                if has_data_set {
+                    storage::discard(wire, context).await?;
+                }
+                let status = Status::UNRECOGNISED_OPERATION;
+                wire.send_command(context, &dimse::refusal(command, message_id, status, status.words())).await?;
+            }
+        }
+    }
+}
+
+/// The next command, put together from its fragments; `None` when the peer asks for release. Safe to drop between PDUs
+/// only, so `converse` drops it only to end the association.
+async fn next_command<S: Stream>(wire: &mut Wire<S>) -> Result<Option<(u8, BytesMut)>, WireError> {
+    let mut command = BytesMut::new();
+    let mut of = None;
+    loop {
+        let value = match wire.next().await? {
+            Event::Pdu(Pdu::ReleaseRQ) if of.is_none() => return Ok(None),
+            Event::Pdu(_) => return Err(WireError::Unexpected("a PDU between messages")),
+            Event::Data(value) => value,
+        };
+        if !value.command || of.is_some_and(|context| context != value.context) {
+            return Err(WireError::Unexpected("a data set without its command"));
+        }
+        of = Some(value.context);
+        if command.len() + value.fragment.len() > MAX_COMMAND {
+            return Err(WireError::Malformed("command longer than any"));
+        }
+        command.extend_from_slice(&value.fragment);
+        if value.last {
+            return Ok(Some((value.context, command)));
+        }
+    }
+}
+

@@ -1,0 +1,4 @@
+//! What an accepted association may ask for: one service class a file.
+
+pub mod storage;
+pub mod verification;

@@ -1,0 +1,219 @@
+//! Sources and partners: each with a name, an AE title and a certificate that nobody else has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_store::dicom::AeTitle;
+use rustls::RootCertStore;
+use serde_spanned::Spanned;
+
+use super::super::{Fingerprint, Partner, PartnerTls, Permission, Source};
+use super::{Bad, Check, Section, Text, Texts, Written, file, words};
+
+/// What must not occur twice, with who has it.
+#[derive(Default)]
+pub(super) struct Names {
+    pub(super) taken: BTreeMap<String, String>,
+    pub(super) ae_titles: BTreeMap<AeTitle, String>,
+    pub(super) certificates: BTreeMap<Fingerprint, String>,
+}
+
+impl Check {
+    pub(super) fn sources(
+        &mut self,
+        files: &[&Written],
+        names: &mut Names,
+        authorities: Option<&RootCertStore>,
+    ) -> Vec<Source> {
+        let sections = files
+            .iter()
+            .flat_map(|file| file.file.source.iter().map(|body| Section::of(file, body)));
+        let mut sources = Vec::new();
+        for (section, body) in sections.collect::<Vec<_>>() {
+            let name = self.party_name(&section, &body.name, "pacs", names);
+            let help = "Write the AE title that it calls itself, such as ae-title = \"PACS\".";
+            self.required(&section, "ae-title", body.ae_title.as_ref(), help);
+            let ae_title = self.party_ae_title(&section, &body.ae_title, name.as_deref(), names);
+            let called = self.texts(&section, &body.called, words::ae_title);
+            let address = self.text(&section, &body.address, words::host_port);
+            let certificate = body.certificate.as_ref().map(|certificate| {
+                let who = name.as_deref().unwrap_or_default();
+                self.pins(&section, certificate, who, names, authorities).0
+            });
+            if let (Some(name), Some(ae_title)) = (name, ae_title) {
+                let called = called.into_iter().map(|(_, title)| title).collect();
+                sources.push(Source { name, ae_title, called, address, certificate });
+            }
+        }
+        sources
+    }
+
+    pub(super) fn partners(
+        &mut self,
+        files: &[&Written],
+        names: &mut Names,
+        own_title: Option<&AeTitle>,
+        has_tls: bool,
+        authorities: Option<&RootCertStore>,
+    ) -> Vec<Partner> {
+        let sections = files
+            .iter()
+            .flat_map(|file| file.file.partner.iter().map(|body| Section::of(file, body)));
+        let mut partners = Vec::new();
+        for (section, body) in sections.collect::<Vec<_>>() {
+            partners.extend(self.partner(&section, body, names, own_title, has_tls, authorities));
+        }
+        partners
+    }
+
+    fn partner(
+        &mut self,
+        section: &Section<'_>,
+        body: &file::PartnerSection,
+        names: &mut Names,
+        own_title: Option<&AeTitle>,
+        has_tls: bool,
+        authorities: Option<&RootCertStore>,
+    ) -> Option<Partner> {
+        let name = self.party_name(section, &body.name, "royal-infirmary", names);
+        let display_name = self.text(section, &body.display_name, words::line);
+        let help = "Write the AE title of its node, such as ae-title = \"RI_GATEWAY\".";
+        self.required(section, "ae-title", body.ae_title.as_ref(), help);
+        let ae_title = self.party_ae_title(section, &body.ae_title, name.as_deref(), names);
+        if let (Some(title), Some(own), Some(written)) = (&ae_title, own_title, &body.ae_title)
+            && title == own
+        {
+            let help =
+                "Ask the partner for the AE title of its node; two nodes cannot have the same.";
+            let message = format!("AE title \"{title}\" is this node's own");
+            self.problem(section, written.span(), Bad::new(message, "the same as in [node]", help));
+        }
+        let help =
+            "Write where it takes associations, such as address = \"gateway.ri.example:2762\".";
+        self.required(section, "address", body.address.as_ref(), help);
+        let address = self.text(section, &body.address, words::host_port);
+        let words = [
+            ("mutual", Some(PartnerTls::Mutual)),
+            ("off", Some(PartnerTls::Off)),
+            ("server-only", None),
+        ];
+        let tls =
+            self.text(section, &body.tls, |text| words::one_of("tls of a partner", text, &words));
+        // A word that was not understood is neither.
+        let tls = if body.tls.is_none() { Some(PartnerTls::Mutual) } else { tls };
+        let mutual = tls == Some(PartnerTls::Mutual);
+        if mutual && !has_tls {
+            let bad = Bad::new(
+                "this partner needs [tls]",
+                "TLS is mutual unless the section says otherwise",
+                "Write [tls] with certificate, key and authorities; or, on a private network, tls = \"off\" here.",
+            );
+            self.problem(
+                section,
+                body.tls.as_ref().map_or(section.span.clone(), Spanned::span),
+                bad,
+            );
+        }
+        let (certificates, certificates_until) = match &body.certificate {
+            Some(certificate) if tls == Some(PartnerTls::Off) => {
+                let help = "Remove it, or tls = \"off\".";
+                let message = "this certificate is never compared with anything";
+                self.problem(section, certificate.span(), Bad::new(message, "tls is off", help));
+                (Vec::new(), None)
+            }
+            Some(certificate) => self.pins(
+                section,
+                certificate,
+                name.as_deref().unwrap_or_default(),
+                names,
+                authorities,
+            ),
+            None => {
+                if mutual && !section.was_rejected("certificate") {
+                    let bad = Bad::new(
+                        "this partner is known by its AE title alone",
+                        "certificate is missing",
+                        "Write certificate = \"….crt\" with the partner's certificate; until then any peer that an \
+                         authority of [tls] vouches for can call itself by this AE title.",
+                    );
+                    self.warning(section, section.span.clone(), bad);
+                }
+                (Vec::new(), None)
+            }
+        };
+        let associations = body.associations.as_ref().and_then(|number| {
+            self.note(section, number.span(), words::whole(*number.get_ref(), &(1..=64)))
+        });
+        let may = match &body.may {
+            Some(_) => self.permissions(section, &body.may),
+            None => BTreeSet::from([Permission::Receive]),
+        };
+        let phone = self.text(section, &body.phone, words::line);
+        let name = name?;
+        Some(Partner {
+            display_name: display_name.unwrap_or_else(|| name.clone()),
+            name,
+            ae_title: ae_title?,
+            address: address?,
+            tls: tls.unwrap_or_default(),
+            certificates,
+            certificates_until,
+            associations: associations.unwrap_or(Partner::ASSOCIATIONS),
+            may,
+            phone,
+        })
+    }
+
+    fn permissions(&mut self, section: &Section<'_>, may: &Texts) -> BTreeSet<Permission> {
+        let words = [
+            ("receive", Some(Permission::Receive)),
+            ("query", Some(Permission::Query)),
+            ("retrieve", Some(Permission::Retrieve)),
+            ("send", Some(Permission::Send)),
+        ];
+        let granted = self.texts(section, may, |text| words::one_of("a permission", text, &words));
+        granted.into_iter().map(|(_, permission)| permission).collect()
+    }
+
+    /// The name of a source or partner; they share one list of names, as an instance remembers its sender by name.
+    fn party_name(
+        &mut self,
+        section: &Section<'_>,
+        name: &Text,
+        example: &str,
+        names: &mut Names,
+    ) -> Option<String> {
+        let help = format!("Write what routes and logs call it, such as name = \"{example}\".");
+        let written = self.required(section, "name", name.as_ref(), &help)?;
+        let name = self.text(section, name, words::name)?;
+        let place = section.place(written.span()).file_and_line();
+        if let Some(other) = names.taken.insert(name.clone(), place) {
+            let message = format!("the name \"{name}\" is given twice");
+            let help = "Sources and partners share one list of names; rename one of them.";
+            self.problem(
+                section,
+                written.span(),
+                Bad::new(message, format!("also at {other}"), help),
+            );
+        }
+        Some(name)
+    }
+
+    fn party_ae_title(
+        &mut self,
+        section: &Section<'_>,
+        title: &Text,
+        name: Option<&str>,
+        names: &mut Names,
+    ) -> Option<AeTitle> {
+        let written = title.as_ref()?;
+        let title = self.text(section, title, words::ae_title)?;
+        let who = name.unwrap_or("another section").to_owned();
+        if let Some(other) = names.ae_titles.insert(title.clone(), who) {
+            let message = format!("AE title \"{title}\" is given twice");
+            let label = format!("also that of {other}");
+            let help = "Each source and partner needs its own: who calls is looked up by it.";
+            self.problem(section, written.span(), Bad::new(message, label, help));
+        }
+        Some(title)
+    }
+}

@@ -1,0 +1,1 @@
+//! `gantry init`: a working node from nothing.

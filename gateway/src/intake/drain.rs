@@ -1,0 +1,405 @@
+//! The drain: what the spool holds becomes rows and deliveries, then objects.
+//!
+//! Rows come first, in one transaction a batch, because a partner waits for the deliveries in them. Objects follow a
+//! little later in larger batches, because nobody waits for those; a spool file goes when its object is confirmed and
+//! its row is on the disk. Each step may be repeated, so a crash between any two is repaired by doing it again.
+//!
+//! What arrives comes through a bounded queue. If that is full, or the index is down, nothing is lost: the entries are in
+//! the spool, and the drain lists the folder as soon as it is through with the queue.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gantry_store::dicom::StudyInstanceUid;
+use gantry_store::facts::{Facts, ObjectId, Priority};
+use gantry_store::index::{Arrival, Index, IndexError, Recorded, RecordedAs, TransferId};
+use gantry_store::object::{ObjectError, ObjectStore};
+use gantry_store::spool::Spool;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Route;
+use crate::route;
+
+/// How many arrivals may wait. Beyond it the folder is the queue.
+const QUEUE: usize = 4096;
+/// How many become rows in one transaction.
+const BATCH: usize = 256;
+/// How long a batch waits for company; what an emergency's first image waits at most.
+const GATHER: Duration = Duration::from_millis(4);
+/// How many become objects at once, and how long the first of them waits for company.
+const STORE_BATCH: usize = 512;
+const STORE_GATHER: Duration = Duration::from_millis(250);
+/// How long to leave an index or object store alone after it failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the folder is listed although nothing says so.
+const LOOK: Duration = Duration::from_mins(1);
+
+/// What goes from the receiving side to the drain.
+#[derive(Debug)]
+pub enum Arrived {
+    /// An instance is in the spool.
+    Instance(Box<Facts>),
+    /// A sender brings no more of these studies on its association.
+    Ended(Vec<StudyInstanceUid>),
+}
+
+/// The receiving side's end of the queue.
+#[derive(Clone, Debug)]
+pub struct Handoff {
+    queue: mpsc::Sender<Arrived>,
+    behind: Arc<AtomicBool>,
+    open: OpenStudies,
+}
+
+impl Handoff {
+    /// Makes a queue.
+    pub fn new() -> (Self, mpsc::Receiver<Arrived>) {
+        let (queue, arrivals) = mpsc::channel(QUEUE);
+        (Self { queue, behind: Arc::default(), open: OpenStudies::default() }, arrivals)
+    }
+
+    /// Tells that an instance is in the spool. Never waits.
+    pub fn arrived(&self, facts: &Facts) {
+        if self.queue.try_send(Arrived::Instance(Box::new(facts.clone()))).is_err() {
+            self.behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells that an association which brought these studies has ended.
+    pub async fn ended(&self, studies: Vec<StudyInstanceUid>) {
+        if !studies.is_empty() && self.queue.send(Arrived::Ended(studies)).await.is_err() {
+            tracing::debug!("drain has stopped before the last association");
+        }
+    }
+
+    /// The studies that are being received.
+    pub fn open_studies(&self) -> &OpenStudies {
+        &self.open
+    }
+}
+
+/// Which studies an association is bringing right now.
+#[derive(Clone, Debug, Default)]
+pub struct OpenStudies(Arc<Mutex<HashMap<StudyInstanceUid, usize>>>);
+
+impl OpenStudies {
+    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<StudyInstanceUid, usize>> {
+        // Every change is one call on the map, so a panic elsewhere leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more association brings this study.
+    pub fn enter(&self, study: &StudyInstanceUid) {
+        *self.counts().entry(study.clone()).or_default() += 1;
+    }
+
+    /// One association less brings it. True if it was the last.
+    fn leave(&self, study: &StudyInstanceUid) -> bool {
+        let mut counts = self.counts();
+        match counts.get_mut(study) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => counts.remove(study).is_some(),
+        }
+    }
+
+    /// Whether any association brings this study.
+    pub fn contains(&self, study: &StudyInstanceUid) -> bool {
+        self.counts().contains_key(study)
+    }
+}
+
+/// Whoever must know that rows have changed.
+pub trait Wake: Send + Sync {
+    /// A partner has something new to be sent, of this priority.
+    fn work_for(&self, partner: &str, priority: Priority);
+    /// A person wants a partner to be tried now, however it went before.
+    fn try_now(&self, partner: &str);
+    /// Something that people watch has changed.
+    fn changed(&self);
+}
+
+/// The drain of a node.
+pub struct Drain {
+    /// Where instances come from.
+    pub spool: Arc<Spool>,
+    /// Where rows go.
+    pub index: Index,
+    /// Where objects go.
+    pub objects: Arc<dyn ObjectStore>,
+    /// What decides on deliveries.
+    pub routes: Arc<[Route]>,
+    /// The queue, also to see whether it overflowed.
+    pub handoff: Handoff,
+    /// Who is told.
+    pub wake: Arc<dyn Wake>,
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drain").finish_non_exhaustive()
+    }
+}
+
+/// What the drain remembers between batches. All of it is repeated in spool and index.
+#[derive(Default)]
+struct Memory {
+    /// Objects with rows that are to be moved to the object store.
+    to_store: Vec<ObjectId>,
+    /// Spool entries that repeat what is kept already.
+    repeats: Vec<ObjectId>,
+    store_due: Option<Instant>,
+    /// Transfers of studies that are being received, for the timeline.
+    receiving: HashMap<StudyInstanceUid, HashSet<TransferId>>,
+}
+
+impl Drain {
+    /// Works until stopped; then what has arrived becomes rows, and what has rows becomes objects, as far as that
+    /// succeeds at the first try.
+    pub async fn run(self, mut arrivals: mpsc::Receiver<Arrived>, stop: CancellationToken) {
+        let mut memory = Memory::default();
+        self.catch_up(&mut memory).await;
+        let mut next_look = Instant::now() + LOOK;
+        loop {
+            let store_due = memory.store_due.unwrap_or(next_look).min(next_look);
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                first = arrivals.recv() => first,
+                () = sleep_until(store_due) => {
+                    self.store_if_due(&mut memory, false).await;
+                    if Instant::now() >= next_look || self.handoff.behind.swap(false, Ordering::AcqRel) {
+                        next_look = Instant::now() + LOOK;
+                        self.catch_up(&mut memory).await;
+                    }
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
+            self.take(first, &mut arrivals, &mut memory).await;
+            self.store_if_due(&mut memory, false).await;
+            if arrivals.is_empty() && self.handoff.behind.swap(false, Ordering::AcqRel) {
+                self.catch_up(&mut memory).await;
+            }
+        }
+        arrivals.close();
+        while let Some(arrived) = arrivals.recv().await {
+            self.take(arrived, &mut arrivals, &mut memory).await;
+        }
+        self.store_if_due(&mut memory, true).await;
+    }
+
+    /// Gathers what comes within a moment, and records it.
+    async fn take(&self, first: Arrived, arrivals: &mut mpsc::Receiver<Arrived>, memory: &mut Memory) {
+        let (mut batch, mut ended) = (Vec::new(), Vec::new());
+        let sort = |arrived, batch: &mut Vec<Facts>, ended: &mut Vec<StudyInstanceUid>| match arrived {
+            Arrived::Instance(facts) => batch.push(*facts),
+            Arrived::Ended(studies) => ended.extend(studies),
+        };
+        sort(first, &mut batch, &mut ended);
+        let deadline = Instant::now() + GATHER;
+        while batch.len() < BATCH {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, arrivals.recv()).await {
+                Ok(Some(arrived)) => sort(arrived, &mut batch, &mut ended),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.record(batch, memory).await;
+        self.end(ended, memory).await;
+    }
+
+    /// Finds what is in the spool without having come through the queue: after a crash, an overflow, or an index that was
+    /// down.
+    async fn catch_up(&self, memory: &mut Memory) {
+        let spool = self.spool.clone();
+        let entries = match tokio::task::spawn_blocking(move || spool.entries()).await {
+            Ok(Ok(entries)) => entries,
+            Ok(Err(error)) => {
+                tracing::error!(error = %crate::telemetry::chain(&error), "spool cannot be listed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let in_hand: HashSet<_> = memory.to_store.iter().chain(&memory.repeats).copied().collect();
+        let entries: Vec<_> = entries.into_iter().filter(|object| !in_hand.contains(object)).collect();
+        for page in entries.chunks(BATCH) {
+            let known = match self.index.knows(page).await {
+                Ok(known) => known,
+                Err(error) => {
+                    self.failed(&error, "index cannot be asked for spool entries");
+                    return;
+                }
+            };
+            let (rows, new): (Vec<_>, Vec<_>) = page.iter().copied().partition(|object| known.contains(object));
+            memory.to_store.extend(rows);
+            let spool = self.spool.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                new.into_iter().filter_map(|object| read_or_set_aside(&spool, object)).collect::<Vec<_>>()
+            });
+            let Ok(batch) = read.await else { return };
+            self.record(batch, memory).await;
+        }
+        if !memory.to_store.is_empty() {
+            memory.store_due.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn record(&self, batch: Vec<Facts>, memory: &mut Memory) {
+        if batch.is_empty() {
+            return;
+        }
+        let arrivals: Vec<_> = batch
+            .into_iter()
+            .map(|facts| Arrival { routed: route::destinations(&self.routes, &facts), facts })
+            .collect();
+        let recorded = match self.index.record(&arrivals).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                self.failed(&error, "index takes no rows; instances wait in the spool");
+                tokio::time::sleep(PAUSE).await;
+                return;
+            }
+        };
+        for (arrival, recorded) in arrivals.iter().zip(&recorded) {
+            self.note(arrival, recorded, memory);
+        }
+        memory.store_due.get_or_insert_with(|| Instant::now() + STORE_GATHER);
+        self.wake.changed();
+    }
+
+    fn note(&self, arrival: &Arrival, recorded: &Recorded, memory: &mut Memory) {
+        let facts = &arrival.facts;
+        match &recorded.outcome {
+            RecordedAs::New | RecordedAs::Known => memory.to_store.push(facts.object),
+            RecordedAs::Repeat { .. } => memory.repeats.push(facts.object),
+            RecordedAs::SecondVersion { version } => {
+                tracing::warn!(instance = %facts.sop_instance, version, sender = facts.origin.sender, "instance came again with other content; both are kept");
+                memory.to_store.push(facts.object);
+            }
+            RecordedAs::Quarantined => {
+                tracing::warn!(instance = %facts.sop_instance, sender = facts.origin.sender, "instance contradicts one of another sender; it is kept and goes nowhere");
+                memory.to_store.push(facts.object);
+            }
+        }
+        if self.handoff.open.contains(&facts.study) {
+            memory.receiving.entry(facts.study.clone()).or_default().extend(&recorded.transfers);
+        }
+        for (partner, priority) in &recorded.ordered {
+            self.wake.work_for(partner, *priority);
+        }
+    }
+
+    async fn end(&self, studies: Vec<StudyInstanceUid>, memory: &mut Memory) {
+        for study in studies {
+            if !self.handoff.open.leave(&study) {
+                continue;
+            }
+            let transfers: Vec<_> = memory.receiving.remove(&study).into_iter().flatten().collect();
+            if let Err(error) = self.index.note_received_all(&transfers, Timestamp::now()).await {
+                self.failed(&error, "timeline cannot be written");
+            }
+            self.wake.changed();
+        }
+    }
+
+    async fn store_if_due(&self, memory: &mut Memory, now: bool) {
+        let waiting = memory.to_store.len() + memory.repeats.len();
+        let due = memory.store_due.is_some_and(|due| due <= Instant::now());
+        if waiting == 0 {
+            memory.store_due = None;
+            return;
+        }
+        if !(now || due || waiting >= STORE_BATCH) {
+            return;
+        }
+        let (objects, repeats) = (std::mem::take(&mut memory.to_store), std::mem::take(&mut memory.repeats));
+        memory.store_due = None;
+        for page in objects.chunks(STORE_BATCH) {
+            let left = self.store(page).await;
+            if !left.is_empty() {
+                memory.to_store.extend(left);
+                memory.store_due = Some(Instant::now() + PAUSE);
+            }
+        }
+        if !repeats.is_empty() && !self.forget(repeats.clone()).await {
+            memory.repeats = repeats;
+            memory.store_due = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    /// Moves objects from the spool to the object store, and returns those that could not be.
+    async fn store(&self, objects: &[ObjectId]) -> Vec<ObjectId> {
+        let (spool, store) = (self.spool.clone(), self.objects.clone());
+        let files: Vec<_> = objects.iter().map(|object| (*object, spool.path(*object))).collect();
+        let put = tokio::task::spawn_blocking(move || {
+            // An entry that came by the queue and by the folder was moved the first time.
+            let (here, gone): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, path)| path.exists());
+            let answers = store.put(&here);
+            let gone = gone.into_iter().map(|(object, _)| (object, store.open(object).map(drop)));
+            here.into_iter().map(|(object, _)| object).zip(answers).chain(gone).collect::<Vec<_>>()
+        });
+        let Ok(answers) = put.await else { return objects.to_vec() };
+        let (mut stored, mut left) = (Vec::new(), Vec::new());
+        for (object, answer) in answers {
+            match answer {
+                Ok(()) => stored.push(object),
+                Err(error @ ObjectError::Missing(_)) => {
+                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "object is neither in the spool nor in the object store");
+                }
+                Err(error) => {
+                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "object store did not take an object; it waits in the spool");
+                    left.push(object);
+                }
+            }
+        }
+        if let Err(error) = self.index.mark_stored(&stored).await {
+            self.failed(&error, "index cannot note what is stored");
+            return objects.to_vec();
+        }
+        self.remove(stored).await;
+        left
+    }
+
+    /// Removes spool entries that repeat what is kept, once what their arrival ordered is on the disk.
+    async fn forget(&self, repeats: Vec<ObjectId>) -> bool {
+        if let Err(error) = self.index.mark_stored(&[]).await {
+            self.failed(&error, "index cannot be synced");
+            return false;
+        }
+        self.remove(repeats).await;
+        true
+    }
+
+    async fn remove(&self, objects: Vec<ObjectId>) {
+        let spool = self.spool.clone();
+        let removed = tokio::task::spawn_blocking(move || objects.into_iter().try_for_each(|object| spool.remove(object)));
+        if let Ok(Err(error)) = removed.await {
+            tracing::error!(error = %crate::telemetry::chain(&error), "spool entry cannot be removed");
+        }
+    }
+
+    fn failed(&self, error: &IndexError, what: &str) {
+        self.handoff.behind.store(true, Ordering::Release);
+        tracing::error!(error = %crate::telemetry::chain(error), "{what}");
+    }
+}
+
+fn read_or_set_aside(spool: &Spool, object: ObjectId) -> Option<Facts> {
+    match spool.read(object) {
+        Ok(entry) => Some(entry.facts().clone()),
+        Err(gantry_store::sealed::SealedError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let aside = spool.set_aside(object);
+            tracing::error!(%object, error = %crate::telemetry::chain(&error), aside = ?aside.ok(), "spool entry cannot be opened; it is set aside");
+            None
+        }
+    }
+}

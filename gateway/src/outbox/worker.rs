@@ -1,0 +1,446 @@
+//! One worker: claims, sends, reports, on one association at a time.
+//!
+//! A partner has as many workers as associations are configured, and one more that sends nothing but emergencies. After
+//! each instance a worker asks whether something more urgent waits; if so it gives back what it has not begun. When the
+//! partner as a whole cannot be had, all of its workers wait together, and a person's retry or the time ends the wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gantry_store::facts::Priority;
+use gantry_store::index::{Claim, Event, Failure, FailureKind, Index};
+use gantry_store::object::{self, ObjectStore, ReadError};
+use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
+use gantry_store::spool::Spool;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::recorder::Outcome;
+use super::{Call, schedule};
+use crate::association::requestor::MAX_CONTEXTS;
+use crate::config::{Config, Partner, Protect};
+use crate::partner::connect::{self, Association};
+use crate::partner::store_scu::{self, Description, Encoding, Piece, Sent, Wanted};
+use crate::partner::transcode;
+use crate::protect;
+use crate::telemetry::chain;
+use crate::telemetry::metrics::{ByPartner, Metrics};
+
+/// How many deliveries are claimed at once: enough to read ahead, few enough that others find work too.
+const CLAIM: u32 = 8;
+/// How long a claim is valid without being renewed. An instance of several GB on a slow line takes long.
+const LEASE: Duration = Duration::from_mins(30);
+/// Pieces that are read ahead of the network, of at most 256 KiB each.
+const READ_AHEAD: usize = 4;
+/// How often a worker looks for work although nobody told it.
+const LOOK: Duration = Duration::from_secs(2);
+/// The longest data set that is converted, as conversion holds it in memory, decoded too.
+const CONVERTIBLE: u64 = 512 << 20;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who partners are.
+    pub config: Arc<Config>,
+    /// Where deliveries are.
+    pub index: Index,
+    /// Where instances are first.
+    pub spool: Arc<Spool>,
+    /// Where they are later.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Where outcomes go.
+    pub outcomes: mpsc::Sender<Outcome>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Names this node in leases.
+    pub owner: String,
+    /// Held while an instance is converted: one at a time, as each is in memory whole.
+    pub converting: Mutex<()>,
+    /// Said when the node stops.
+    pub stop: CancellationToken,
+}
+
+/// What the workers of one partner know together.
+#[derive(Debug)]
+pub struct Team {
+    partner: Partner,
+    call: Arc<Call>,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u32,
+    until: Option<Timestamp>,
+}
+
+impl Team {
+    /// The team of a partner; `call` is rung when something is to be sent, or a person wants it tried now.
+    pub fn new(partner: Partner, call: Arc<Call>) -> Arc<Self> {
+        Arc::new(Self { partner, call, trouble: Mutex::default() })
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        // Two numbers, each valid by itself, whatever happened to their last holder.
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the partner is left alone; `None` if it may be tried.
+    fn left_alone_for(&self) -> Option<Duration> {
+        if self.call.take_at_once() {
+            self.trouble().until = None;
+        }
+        let until = self.trouble().until?;
+        Duration::try_from(until.duration_since(Timestamp::now())).ok().filter(|left| !left.is_zero())
+    }
+
+    /// Notes that the partner cannot be had, and says when to try again. Workers that find out together count once.
+    fn failed(&self, config: &Config, priority: Priority) -> Timestamp {
+        let now = Timestamp::now();
+        let mut trouble = self.trouble();
+        if let Some(until) = trouble.until.filter(|until| *until > now) {
+            return until;
+        }
+        trouble.failures += 1;
+        let until = schedule::next_try(&config.delivery, priority, trouble.failures, now);
+        trouble.until = Some(until);
+        until
+    }
+
+    fn succeeded(&self) {
+        *self.trouble() = Trouble::default();
+    }
+}
+
+/// An open association, with what it was asked for.
+struct Line {
+    association: Association,
+    wanted: Wanted,
+    used: Instant,
+}
+
+/// What is still to be done with a batch after one instance.
+enum Next {
+    /// The next instance.
+    GoOn,
+    /// The same, on a new association.
+    Reconnect,
+    /// Nothing: something more urgent waits, or the node stops.
+    GiveBack,
+    /// Nothing: the partner cannot be had.
+    LeaveAlone,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    team: Arc<Team>,
+    /// Whether it sends nothing but emergencies.
+    reserved: bool,
+}
+
+impl Worker {
+    /// A worker of a team. A `reserved` one sends nothing but emergencies.
+    pub fn new(shared: Arc<Shared>, team: Arc<Team>, reserved: bool) -> Self {
+        Self { shared, team, reserved }
+    }
+
+    /// Works until the node stops; the instance in hand is finished.
+    pub async fn run(self) {
+        let mut line: Option<Line> = None;
+        let stop = self.shared.stop.clone();
+        let idle = self.shared.config.delivery.association_idle;
+        while !stop.is_cancelled() {
+            let left_alone = self.team.left_alone_for();
+            let claims = if left_alone.is_some() { Vec::new() } else { self.claim().await };
+            if !claims.is_empty() {
+                self.send_all(claims, &mut line).await;
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.team.call.rung() => {}
+                () = sleep(left_alone.unwrap_or(LOOK).min(LOOK)) => {}
+            }
+            if line.as_ref().is_some_and(|line| line.used.elapsed() >= idle) {
+                self.hang_up(&mut line).await;
+            }
+        }
+        self.hang_up(&mut line).await;
+    }
+
+    async fn claim(&self) -> Vec<Claim> {
+        let (index, partner) = (&self.shared.index, &self.team.partner.name);
+        let claimed = async {
+            let now = Timestamp::now();
+            let Some(urgency) = index.most_urgent(partner, now).await? else { return Ok(Vec::new()) };
+            if self.reserved && urgency != Priority::Emergency {
+                return Ok(Vec::new());
+            }
+            index.claim(partner, &self.shared.owner, CLAIM, LEASE, now).await
+        };
+        let claims = match claimed.await {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::error!(partner, error = %chain(&error), "deliveries cannot be claimed");
+                return Vec::new();
+            }
+        };
+        // Of a mixed batch only the most urgent part is sent: what is behind it may not hold anything up.
+        let Some(urgency) = claims.first().map(|claim| claim.priority) else { return claims };
+        let (now, later): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| claim.priority == urgency);
+        self.give_back(&later).await;
+        now
+    }
+
+    async fn give_back(&self, claims: &[Claim]) {
+        if claims.is_empty() {
+            return;
+        }
+        let deliveries: Vec<_> = claims.iter().map(|claim| claim.delivery).collect();
+        if let Err(error) = self.shared.index.release(&deliveries).await {
+            // The lease gives them back in the end.
+            tracing::error!(partner = self.team.partner.name, error = %chain(&error), "claims cannot be given back");
+        }
+        self.team.call.ring();
+    }
+
+    async fn hang_up(&self, line: &mut Option<Line>) {
+        if let Some(line) = line.take() {
+            line.association.release(self.shared.config.limits.release_timeout).await;
+        }
+    }
+
+    /// Sends what was claimed, in order; what cannot be begun is given back.
+    async fn send_all(&self, claims: Vec<Claim>, line: &mut Option<Line>) {
+        let mut rest = claims.as_slice();
+        while !rest.is_empty() {
+            let ready = match self.connect(rest, line).await {
+                Ok(ready) => ready,
+                Err(why) => return self.defer(rest, why).await,
+            };
+            let (next, done) = self.send_on(rest, ready).await;
+            rest = rest.get(done..).unwrap_or_default();
+            match next {
+                Next::GoOn => {}
+                Next::Reconnect => {
+                    if let Some(line) = line.take() {
+                        line.association.abort().await;
+                    }
+                }
+                Next::GiveBack => return self.give_back(rest).await,
+                Next::LeaveAlone => {
+                    if let Some(line) = line.take() {
+                        line.association.abort().await;
+                    }
+                    return self.give_back(rest).await;
+                }
+            }
+        }
+    }
+
+    /// An association that was asked for all that is needed: the open one, or a new one.
+    async fn connect<'a>(&self, claims: &[Claim], line: &'a mut Option<Line>) -> Result<&'a mut Line, Failure> {
+        let needed: Wanted =
+            claims.iter().map(|claim| (claim.sop_class.clone(), claim.transfer_syntax.clone())).collect();
+        if !line.as_ref().is_some_and(|line| line.wanted.is_superset(&needed)) {
+            let mut wanted = needed.clone();
+            if let Some(line) = line.as_ref() {
+                wanted.extend(line.wanted.iter().cloned());
+            }
+            if store_scu::contexts(&wanted).len() >= MAX_CONTEXTS {
+                wanted = needed;
+            }
+            self.hang_up(line).await;
+            let contexts = store_scu::contexts(&wanted);
+            let association = connect::connect(&self.shared.config, &self.team.partner, contexts).await?;
+            *line = Some(Line { association, wanted, used: Instant::now() });
+        }
+        line.as_mut().ok_or_else(|| Failure {
+            kind: FailureKind::Unreachable,
+            status: None,
+            text: "no association".to_owned(),
+        })
+    }
+
+    /// Defers what cannot be sent because the partner cannot be had.
+    async fn defer(&self, claims: &[Claim], why: Failure) {
+        let priority = claims.iter().map(|claim| claim.priority).min().unwrap_or_default();
+        let until = self.team.failed(&self.shared.config, priority);
+        tracing::warn!(partner = self.team.partner.name, why = %why, %until, "partner cannot be had");
+        for claim in claims {
+            self.count_failure();
+            self.report(claim, Event::Defer { until, why: why.clone() }).await;
+        }
+    }
+
+    fn count_failure(&self) {
+        self.shared.metrics.failed_tries.get_or_create(&self.label()).inc();
+    }
+
+    fn label(&self) -> ByPartner {
+        ByPartner { partner: self.team.partner.name.clone() }
+    }
+
+    async fn report(&self, claim: &Claim, event: Event) {
+        if self.shared.outcomes.send((claim.delivery, event)).await.is_err() {
+            tracing::error!(delivery = %claim.delivery, "recorder has stopped; the delivery is made again after a restart");
+        }
+    }
+
+    /// Sends a batch on an open association, and says what comes next and how many are dealt with.
+    async fn send_on(&self, claims: &[Claim], line: &mut Line) -> (Next, usize) {
+        let orders: Vec<_> = claims
+            .iter()
+            .map(|claim| {
+                let encoding = store_scu::choose(&line.association, &claim.sop_class, &claim.transfer_syntax);
+                (claim.clone(), encoding)
+            })
+            .collect();
+        let mut pieces = self.read_ahead(orders.clone());
+        for (position, (claim, encoding)) in orders.iter().enumerate() {
+            let Some(encoding) = encoding else {
+                self.set_aside(claim, no_context(claim)).await;
+                continue;
+            };
+            let sent = store_scu::send(&mut line.association, encoding.context(), &mut pieces).await;
+            line.used = Instant::now();
+            match self.settle(claim, sent).await {
+                Next::GoOn => {}
+                next => return (next, position + 1),
+            }
+            let last = position + 1 == orders.len();
+            if !last && (self.shared.stop.is_cancelled() || self.something_more_urgent(claim.priority).await) {
+                return (Next::GiveBack, position + 1);
+            }
+        }
+        (Next::GoOn, orders.len())
+    }
+
+    async fn something_more_urgent(&self, than: Priority) -> bool {
+        if than == Priority::Emergency {
+            return false;
+        }
+        let most = self.shared.index.most_urgent(&self.team.partner.name, Timestamp::now()).await;
+        matches!(most, Ok(Some(urgency)) if urgency < than)
+    }
+
+    async fn settle(&self, claim: &Claim, sent: Sent) -> Next {
+        let config = &self.shared.config;
+        match sent {
+            Sent::Answered(status, description) => {
+                self.team.succeeded();
+                let now = Timestamp::now();
+                let come_back = schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
+                let event = store_scu::outcome(status, &description, now, come_back);
+                match &event {
+                    Event::Accept(_) => {
+                        self.shared.metrics.sent.get_or_create(&self.label()).inc();
+                    }
+                    _ => {
+                        self.count_failure();
+                        tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, %status, "partner did not take an instance");
+                    }
+                }
+                self.report(claim, event).await;
+                Next::GoOn
+            }
+            Sent::NotReadable { why, mid_way } => {
+                self.set_aside(claim, why).await;
+                if mid_way { Next::Reconnect } else { Next::GoOn }
+            }
+            Sent::Broken(why) => {
+                self.count_failure();
+                let until = self.team.failed(config, claim.priority);
+                tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
+                self.report(claim, Event::Defer { until, why }).await;
+                Next::LeaveAlone
+            }
+        }
+    }
+
+    async fn set_aside(&self, claim: &Claim, why: Failure) {
+        self.count_failure();
+        tracing::error!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, "instance set aside");
+        self.report(claim, Event::Reject { why }).await;
+    }
+
+    /// Reads the batch on a thread that may block, ahead of the network, and converts what must be converted. Ends early
+    /// when nobody takes the pieces any more.
+    fn read_ahead(&self, orders: Vec<(Claim, Option<Encoding>)>) -> mpsc::Receiver<Piece> {
+        let (pieces, taken) = mpsc::channel(READ_AHEAD);
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            for (claim, encoding) in orders {
+                let Some(encoding) = encoding else { continue };
+                match read(&shared, &claim, &encoding, &pieces) {
+                    Ok(()) => {}
+                    Err(Stop::NobodyListens) => return,
+                    Err(Stop::Failed(why)) => {
+                        if pieces.blocking_send(Piece::Failed(why)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        taken
+    }
+}
+
+/// Why reading an instance ended early.
+enum Stop {
+    NobodyListens,
+    Failed(Failure),
+}
+
+impl From<SealedError> for Stop {
+    fn from(error: SealedError) -> Self {
+        Self::Failed(unreadable(chain(&error).to_string()))
+    }
+}
+
+fn unreadable(text: String) -> Failure {
+    Failure { kind: FailureKind::SourceUnreadable, status: None, text }
+}
+
+fn no_context(claim: &Claim) -> Failure {
+    let text = format!(
+        "partner takes SOP class {} neither in transfer syntax {} nor uncompressed",
+        claim.sop_class, claim.transfer_syntax
+    );
+    Failure { kind: FailureKind::NoPresentationContext, status: None, text }
+}
+
+fn read(shared: &Shared, claim: &Claim, encoding: &Encoding, pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+    let received = open(shared, claim)?;
+    let mut outgoing = protect::protect(received, Protect::AsReceived);
+    if let Encoding::Converted(_, to) = encoding {
+        let cannot = |text: String| Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text });
+        if outgoing.length() > CONVERTIBLE {
+            return Err(cannot(format!("longer than {CONVERTIBLE} bytes, which is the most that is converted")));
+        }
+        let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
+        outgoing = outgoing.converted(to.clone(), |data_set, from| {
+            transcode::convert(data_set, from, to).map_err(|error| cannot(chain(&error).to_string()))
+        })?;
+    }
+    let say = |piece| pieces.blocking_send(piece).map_err(|_| Stop::NobodyListens);
+    say(Piece::Begin(Box::new(Description::from(&outgoing))))?;
+    outgoing.pieces(|bytes, last| say(Piece::Data(bytes, last)))
+}
+
+/// Opens an instance where it is: in the spool, whose pages are still in memory, or in the object store.
+fn open(shared: &Shared, claim: &Claim) -> Result<SealedReader<Box<dyn ReadAt>>, Stop> {
+    match shared.spool.read(claim.object) {
+        Err(SealedError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+        opened => return Ok(opened?),
+    }
+    object::read(&*shared.objects, claim.object, shared.spool.keyring()).map_err(|error| match error {
+        ReadError::Sealed(error) => Stop::from(error),
+        ReadError::Store(error) => Stop::Failed(unreadable(chain(&error).to_string())),
+    })
+}

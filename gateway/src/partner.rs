@@ -1,0 +1,7 @@
+//! One remote node: how it is reached, what it takes, and sending to it.
+
+pub mod connect;
+pub mod store_scu;
+pub mod transcode;
+
+pub use connect::connect;

@@ -1,0 +1,91 @@
+//! From a partner's name to an association with it; every way that this can fail has a kind and a sentence.
+
+use std::sync::Arc;
+
+use gantry_store::dicom::{SopClassUid, TransferSyntax};
+use gantry_store::index::{Failure, FailureKind};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::association::requestor::{Proposal, RequestError, Requestor};
+use crate::association::wire::{Stream, Tcp, WireError};
+use crate::config::{Config, Partner, PartnerTls};
+use crate::telemetry::chain;
+use crate::tls;
+
+/// An association with a partner, over whatever it runs on.
+pub type Association = Requestor<Box<dyn Stream>>;
+
+fn failure(kind: FailureKind, text: String) -> Failure {
+    Failure { kind, status: None, text }
+}
+
+/// What a broken conversation means for what was being sent.
+pub fn explain(error: &RequestError) -> Failure {
+    let kind = match error {
+        RequestError::Rejected(_) => FailureKind::AssociationRejected,
+        RequestError::Wire(WireError::TimedOut(_) | WireError::Stuck(_)) => FailureKind::TimedOut,
+        RequestError::Wire(_) | RequestError::Response(_) => FailureKind::Aborted,
+    };
+    failure(kind, chain(error).to_string())
+}
+
+/// Connects, and asks for an association with these contexts.
+pub async fn connect(
+    config: &Config,
+    partner: &Partner,
+    contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+) -> Result<Association, Failure> {
+    let stream = open(config, partner).await?;
+    let proposal = Proposal {
+        calling: config.node.ae_title.clone(),
+        called: partner.ae_title.clone(),
+        contexts,
+        max_pdu: config.limits.max_pdu,
+        patience: config.delivery.connect_timeout,
+    };
+    let mut association = Requestor::associate(stream, &proposal).await.map_err(|error| explain(&error))?;
+    association.set_patience(config.delivery.response_timeout);
+    Ok(association)
+}
+
+async fn open(config: &Config, partner: &Partner) -> Result<Box<dyn Stream>, Failure> {
+    let patience = config.delivery.connect_timeout;
+    let unreachable = |text: String| failure(FailureKind::Unreachable, text);
+    let address = (partner.address.host.as_str(), partner.address.port);
+    let addresses = match timeout(patience, lookup_host(address)).await {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        Ok(Err(error)) => return Err(unreachable(format!("the name {} has no address: {error}", partner.address.host))),
+        Err(_) => return Err(unreachable(format!("the name {} was not found within {patience:?}", partner.address.host))),
+    };
+    let mut last = unreachable(format!("the name {} has no address", partner.address.host));
+    let mut connected = None;
+    for address in addresses {
+        match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                connected = Some(stream);
+                break;
+            }
+            Ok(Err(error)) => last = unreachable(format!("{address} did not take the connection: {error}")),
+            Err(_) => last = unreachable(format!("{address} did not answer within {patience:?}")),
+        }
+    }
+    let stream = connected.ok_or(last)?;
+    let stream = Tcp::new(stream).map_err(|error| unreachable(format!("connection lost at once: {error}")))?;
+    match partner.tls {
+        PartnerTls::Off => Ok(Box::new(stream)),
+        PartnerTls::Mutual => {
+            let broken = |text: String| failure(FailureKind::TlsFailed, text);
+            let identity = config.tls.as_ref().ok_or_else(|| broken("there is no [tls] section".to_owned()))?;
+            let client = tls::client_config(identity, &partner.certificates)
+                .map_err(|error| broken(chain(&error).to_string()))?;
+            let name = tls::server_name(&partner.address).map_err(|error| broken(chain(&error).to_string()))?;
+            match timeout(patience, TlsConnector::from(Arc::clone(&client)).connect(name, stream)).await {
+                Ok(Ok(stream)) => Ok(Box::new(stream)),
+                Ok(Err(error)) => Err(broken(tls::explain(&error).to_string())),
+                Err(_) => Err(broken(format!("TLS handshake not finished within {patience:?}"))),
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the node counts, for `/metrics` (OpenMetrics).
+//!
+//! Labels are configured names and fixed words, never anything that a peer wrote.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// By the sender's configured name.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct BySender {
+    /// Source or partner.
+    pub sender: String,
+}
+
+/// By sender and what it was told.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByStatus {
+    /// Source or partner.
+    pub sender: String,
+    /// DIMSE status, four hexadecimal digits.
+    pub status: String,
+}
+
+/// By partner.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByPartner {
+    /// The partner's configured name.
+    pub partner: String,
+}
+
+/// By partner and where deliveries stand.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByPartnerAndState {
+    /// The partner's configured name.
+    pub partner: String,
+    /// Where they stand.
+    pub state: DeliveryState,
+}
+
+/// Where deliveries stand.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub enum DeliveryState {
+    /// Stored at the partner, by its word.
+    Delivered,
+    /// To be sent, being sent, or to be tried again.
+    Waiting,
+    /// A person must act.
+    SetAside,
+    /// Called off.
+    Cancelled,
+}
+
+/// Why an association request was turned away.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByListener {
+    /// The listener's address as configured.
+    pub listener: String,
+}
+
+/// The node's figures.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Instances acknowledged.
+    pub received: Family<BySender, Counter>,
+    /// Bytes of data sets acknowledged.
+    pub received_bytes: Family<BySender, Counter>,
+    /// Instances refused.
+    pub refused: Family<ByStatus, Counter>,
+    /// Associations open.
+    pub associations: Family<ByListener, Gauge>,
+    /// Association requests turned away, connections from outside `allow` and failed handshakes included.
+    pub rejected: Family<ByListener, Counter>,
+    /// Instances sent and accepted.
+    pub sent: Family<ByPartner, Counter>,
+    /// Tries that failed.
+    pub failed_tries: Family<ByPartner, Counter>,
+    /// Deliveries by where they stand; read from the index when asked.
+    pub deliveries: Family<ByPartnerAndState, Gauge>,
+    /// Instances in the index.
+    pub instances: Gauge,
+    /// Instances in the spool that are not yet in the object store.
+    pub spooled: Gauge,
+    /// Bytes free for the spool, beyond the reserve.
+    pub spool_room: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("gantry"),
+            received: Family::default(),
+            received_bytes: Family::default(),
+            refused: Family::default(),
+            associations: Family::default(),
+            rejected: Family::default(),
+            sent: Family::default(),
+            failed_tries: Family::default(),
+            deliveries: Family::default(),
+            instances: Gauge::default(),
+            spooled: Gauge::default(),
+            spool_room: Gauge::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register("instances_received", "Instances acknowledged", metrics.received.clone());
+        r.register("received_bytes", "Bytes of data sets acknowledged", metrics.received_bytes.clone());
+        r.register("instances_refused", "Instances refused, by what the sender was told", metrics.refused.clone());
+        r.register("associations", "Associations open", metrics.associations.clone());
+        r.register("associations_rejected", "Connections and association requests turned away", metrics.rejected.clone());
+        r.register("instances_sent", "Instances that a partner accepted", metrics.sent.clone());
+        r.register("send_failures", "Tries to send that failed", metrics.failed_tries.clone());
+        r.register("deliveries", "Deliveries by where they stand", metrics.deliveries.clone());
+        r.register("instances", "Instances in the index", metrics.instances.clone());
+        r.register("instances_spooled", "Instances not yet in the object store", metrics.spooled.clone());
+        r.register("spool_room_bytes", "Bytes free for the spool, beyond the reserve", metrics.spool_room.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// All figures as text, in the form that Prometheus reads.
+    pub fn print(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,128 @@
+//! Connections of the web: accepted without waiting for anyone, bounded in number and in time.
+//!
+//! `axum::serve` sets no limit on how long a client may take to say what it wants; hyper does, so the loop is ours: a
+//! TLS handshake happens in the connection's own task and within a time limit, and so does each request's head. When the
+//! node stops, event streams end by themselves (`live`), what is being answered is answered, and what is still open
+//! after [`GRACE`] is cut.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at once. Further ones wait in the kernel's queue until one of these ends.
+const MOST_CONNECTIONS: usize = 512;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head; also how long a connection stays open without one.
+const HEAD: Duration = Duration::from_secs(75);
+/// Bytes of a request's head, and of what is read ahead.
+const BUFFER: usize = 64 << 10;
+/// How long what is being answered has to end when the node stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to leave a listener alone that cannot accept: most often no file descriptor is left.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves the web's listener until stopped; with `tls`, https and nothing else.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, stop: CancellationToken) {
+    let tls = tls.map(TlsAcceptor::from);
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        // Events are small writes that people wait for.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    run(accept, &stop, |stream, stop| {
+        let (tls, router) = (tls.clone(), router.clone());
+        async move {
+            match tls {
+                None => converse(stream, router, stop).await,
+                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => converse(stream, router, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "web client failed the TLS handshake"),
+                    Err(_) => tracing::debug!("web client did not finish the TLS handshake"),
+                },
+            }
+        }
+    })
+    .await;
+}
+
+/// Serves the administrator's socket until stopped.
+pub async fn serve_admin(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    run(accept, &stop, |stream, stop| converse(stream, router.clone(), stop)).await;
+}
+
+async fn run<S, F>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    stop: &CancellationToken,
+    serve: impl Fn(S, CancellationToken) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await;
+            (accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok(stream) => {
+                let conversation = serve(stream, stop.clone());
+                connections.spawn(async move {
+                    conversation.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "web cannot accept a connection");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn converse<S>(stream: S, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "web client went away");
+            }
+        }
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            if timeout(GRACE, connection).await.is_err() {
+                tracing::debug!("web connection was cut, as the node stops");
+            }
+        }
+    }
+}

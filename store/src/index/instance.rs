@@ -1,0 +1,278 @@
+//! Instances: one row for each version of a SOP Instance UID that was received.
+
+use std::collections::{HashMap, HashSet};
+
+use dicom_dictionary_std::tags;
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use crate::dicom::{
+    SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
+};
+use crate::facts::{Digest, Facts, ObjectId};
+
+use super::{digest, flag, list, moment, parsed, unsigned};
+
+/// One version of an instance.
+#[derive(Clone, Debug, Serialize)]
+pub struct InstanceRow {
+    /// Its name here and in the object store.
+    pub object: ObjectId,
+    /// Study Instance UID that its data set holds.
+    pub study_instance_uid: StudyInstanceUid,
+    /// Series Instance UID that its data set holds.
+    pub series_instance_uid: SeriesInstanceUid,
+    /// SOP Instance UID.
+    pub sop_instance_uid: SopInstanceUid,
+    /// SOP Class UID.
+    pub sop_class_uid: SopClassUid,
+    /// The encoding it is kept in.
+    pub transfer_syntax: TransferSyntax,
+    /// Bytes of the data set.
+    pub length: u64,
+    /// SHA-256 of these bytes.
+    pub digest: Digest,
+    /// 1, or more where other bytes came under the same UID before.
+    pub version: u32,
+    /// Whether it is held back: it goes nowhere and counts nowhere until a person has looked.
+    pub quarantined: bool,
+    /// Whether the object store has confirmed it.
+    pub stored: bool,
+    /// Instance Number.
+    pub number: Option<i64>,
+    /// Rows.
+    pub rows: Option<u16>,
+    /// Columns.
+    pub columns: Option<u16>,
+    /// Number of Frames.
+    pub frames: Option<i64>,
+    /// Who sent it, by configured name.
+    pub sender: String,
+    /// Whether that is a partner.
+    pub from_partner: bool,
+    /// When its last byte had arrived.
+    pub received_at: Timestamp,
+}
+
+/// What deciding about an arrival needs of the versions that are there.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) id: i64,
+    pub(super) object: ObjectId,
+    pub(super) study: StudyInstanceUid,
+    pub(super) study_id: i64,
+    pub(super) number: u32,
+    pub(super) digest: Digest,
+    pub(super) sender: String,
+    pub(super) from_partner: bool,
+    pub(super) quarantined: bool,
+}
+
+/// The versions, oldest first, of all SOP instances of a batch.
+pub(super) async fn versions<'a>(
+    db: &mut SqliteConnection,
+    instances: impl Iterator<Item = &'a SopInstanceUid>,
+) -> sqlx::Result<HashMap<SopInstanceUid, Vec<Version>>> {
+    let uids: Vec<&str> = instances.map(SopInstanceUid::as_str).collect();
+    let mut versions: HashMap<_, Vec<_>> = HashMap::new();
+    for uids in uids.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT i.id, i.object, i.sop_instance, i.version, i.digest, i.sender, i.from_partner, i.quarantined, \
+             s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
+             JOIN study t ON t.id = s.study WHERE i.sop_instance IN ",
+        );
+        list::push(&mut query, uids.iter().copied());
+        query.push(" ORDER BY i.version");
+        for row in query.build().fetch_all(&mut *db).await? {
+            versions.entry(parsed(&row, "sop_instance")?).or_default().push(Version {
+                id: row.try_get("id")?,
+                object: parsed(&row, "object")?,
+                study: parsed(&row, "study_uid")?,
+                study_id: row.try_get("study")?,
+                number: unsigned(&row, "version")?,
+                digest: digest(&row, "digest")?,
+                sender: row.try_get("sender")?,
+                from_partner: flag(&row, "from_partner")?,
+                quarantined: flag(&row, "quarantined")?,
+            });
+        }
+    }
+    Ok(versions)
+}
+
+/// Adds a version and says which row it is.
+pub(super) async fn add(
+    db: &mut SqliteConnection,
+    series: i64,
+    facts: &Facts,
+    version: u32,
+    quarantined: bool,
+) -> sqlx::Result<i64> {
+    let attributes = &facts.attributes;
+    sqlx::query_scalar(
+        "INSERT INTO instance (object, series, sop_instance, version, sop_class, transfer_syntax, length, digest, \
+         number, rows, columns, frames, sender, from_partner, received_at, quarantined) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id",
+    )
+    .bind(facts.object.to_string())
+    .bind(series)
+    .bind(facts.sop_instance.as_str())
+    .bind(i64::from(version))
+    .bind(facts.sop_class.as_str())
+    .bind(facts.transfer_syntax.uid())
+    .bind(facts.length.cast_signed())
+    .bind(&facts.digest.0[..])
+    .bind(attributes.integer(tags::INSTANCE_NUMBER))
+    .bind(attributes.u16(tags::ROWS).map(i64::from))
+    .bind(attributes.u16(tags::COLUMNS).map(i64::from))
+    .bind(attributes.integer(tags::NUMBER_OF_FRAMES))
+    .bind(&facts.origin.sender)
+    .bind(i64::from(facts.origin.from_partner))
+    .bind(facts.received_at.as_millisecond())
+    .bind(i64::from(quarantined))
+    .fetch_one(db)
+    .await
+}
+
+/// Notes that the object store has confirmed these.
+pub(super) async fn mark_stored(
+    db: &mut SqliteConnection,
+    objects: &[ObjectId],
+) -> sqlx::Result<()> {
+    for objects in objects.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "UPDATE instance SET stored = 1 WHERE stored = 0 AND object IN ",
+        );
+        list::push(&mut query, objects.iter().map(ToString::to_string));
+        query.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// What the object store has not confirmed, oldest first.
+pub(super) async fn unstored(db: &mut SqliteConnection, limit: u32) -> sqlx::Result<Vec<ObjectId>> {
+    let rows = sqlx::query("SELECT object FROM instance WHERE stored = 0 ORDER BY id LIMIT $1")
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| parsed(row, "object")).collect()
+}
+
+/// Which of these have a row.
+pub(super) async fn known(
+    db: &mut SqliteConnection,
+    objects: &[ObjectId],
+) -> sqlx::Result<HashSet<ObjectId>> {
+    let mut known = HashSet::new();
+    for objects in objects.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT object FROM instance WHERE object IN ");
+        list::push(&mut query, objects.iter().map(ToString::to_string));
+        for row in query.build().fetch_all(&mut *db).await? {
+            known.insert(parsed(&row, "object")?);
+        }
+    }
+    Ok(known)
+}
+
+const ROWS: &str = "SELECT i.*, s.uid AS series_uid, t.uid AS study_uid FROM instance i \
+                    JOIN series s ON s.id = i.series JOIN study t ON t.id = s.study WHERE ";
+
+/// Every version of a SOP instance, oldest first.
+pub(super) async fn of_uid(
+    db: &mut SqliteConnection,
+    uid: &SopInstanceUid,
+) -> sqlx::Result<Vec<InstanceRow>> {
+    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
+    query.push("i.sop_instance = ").push_bind(uid.as_str()).push(" ORDER BY i.version");
+    query.build().fetch_all(db).await?.iter().map(read).collect()
+}
+
+/// What is in quarantine, newest first.
+pub(super) async fn quarantined(
+    db: &mut SqliteConnection,
+    limit: u32,
+) -> sqlx::Result<Vec<InstanceRow>> {
+    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
+    query.push("i.quarantined = 1 ORDER BY i.id DESC LIMIT ").push_bind(i64::from(limit));
+    query.build().fetch_all(db).await?.iter().map(read).collect()
+}
+
+/// Every version of every instance of a study, by series, in the order of Instance Number.
+pub(super) async fn of_study(
+    db: &mut SqliteConnection,
+    study: i64,
+) -> sqlx::Result<HashMap<i64, Vec<InstanceRow>>> {
+    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
+    query.push("s.study = ").push_bind(study).push(" ORDER BY i.number, i.id");
+    let mut instances: HashMap<_, Vec<_>> = HashMap::new();
+    for row in query.build().fetch_all(db).await? {
+        instances.entry(row.try_get("series")?).or_default().push(read(&row)?);
+    }
+    Ok(instances)
+}
+
+fn read(row: &SqliteRow) -> sqlx::Result<InstanceRow> {
+    Ok(InstanceRow {
+        object: parsed(row, "object")?,
+        study_instance_uid: parsed(row, "study_uid")?,
+        series_instance_uid: parsed(row, "series_uid")?,
+        sop_instance_uid: parsed(row, "sop_instance")?,
+        sop_class_uid: parsed(row, "sop_class")?,
+        transfer_syntax: parsed(row, "transfer_syntax")?,
+        length: unsigned(row, "length")?,
+        digest: digest(row, "digest")?,
+        version: unsigned(row, "version")?,
+        quarantined: flag(row, "quarantined")?,
+        stored: flag(row, "stored")?,
+        number: row.try_get("number")?,
+        rows: row.try_get::<Option<i64>, _>("rows")?.and_then(|rows| rows.try_into().ok()),
+        columns: row
+            .try_get::<Option<i64>, _>("columns")?
+            .and_then(|columns| columns.try_into().ok()),
+        frames: row.try_get("frames")?,
+        sender: row.try_get("sender")?,
+        from_partner: flag(row, "from_partner")?,
+        received_at: moment(row, "received_at")?,
+    })
+}
+
+/// How much is here.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Totals {
+    /// Studies of which something is not in quarantine.
+    pub studies: u64,
+    /// Series, those of quarantined instances too.
+    pub series: u64,
+    /// Instances, every version and those in quarantine too.
+    pub instances: u64,
+    /// Bytes of their data sets.
+    pub bytes: u64,
+    /// Instances that the object store has not confirmed.
+    pub unstored: u64,
+    /// Instances in quarantine.
+    pub quarantined: u64,
+}
+
+/// Counts everything.
+pub(super) async fn totals(db: &mut SqliteConnection) -> sqlx::Result<Totals> {
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM study WHERE last_received_at IS NOT NULL) AS studies, \
+         (SELECT COUNT(*) FROM series) AS series, \
+         (SELECT COUNT(*) FROM instance) AS instances, \
+         (SELECT CAST(COALESCE(SUM(length), 0) AS BIGINT) FROM instance) AS bytes, \
+         (SELECT COUNT(*) FROM instance WHERE stored = 0) AS unstored, \
+         (SELECT COUNT(*) FROM instance WHERE quarantined = 1) AS quarantined",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Totals {
+        studies: unsigned(&row, "studies")?,
+        series: unsigned(&row, "series")?,
+        instances: unsigned(&row, "instances")?,
+        bytes: unsigned(&row, "bytes")?,
+        unstored: unsigned(&row, "unstored")?,
+        quarantined: unsigned(&row, "quarantined")?,
+    })
+}

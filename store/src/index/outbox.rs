@@ -1,0 +1,997 @@
+//! The outbox: deliveries claimed under a lease, most urgent first, and what came of them.
+//!
+//! A claim reads the first entries of one index and never the backlog behind them: `due` is 0 in a row that may be
+//! claimed now. What is deferred, or held under a lease, gets there when its time has come, a few rows with each claim.
+//! The rules of what may follow what are those of [`Delivery::after`]; nothing here writes a state that it did not return.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use crate::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
+use crate::facts::{ObjectId, Priority};
+
+use super::delivery::{Delivery, Event, Failure, IllegalStep, Receipt};
+use super::timeline::{self, EventKind};
+use super::transfer::{self, TransferId};
+use super::{DeliveryId, digest, flag, list, moment, parsed, priority, rank, unsigned};
+
+/// A delivery that a worker holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Claim {
+    /// Its name.
+    pub delivery: DeliveryId,
+    /// The transfer it is part of.
+    pub transfer: TransferId,
+    /// What is sent.
+    pub object: ObjectId,
+    /// Its SOP Class UID.
+    pub sop_class: SopClassUid,
+    /// Its SOP Instance UID.
+    pub sop_instance: SopInstanceUid,
+    /// How it is kept.
+    pub transfer_syntax: TransferSyntax,
+    /// Bytes of the data set.
+    pub length: u64,
+    /// How soon.
+    pub priority: Priority,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// How often the process ended, or the lease ran out, while it was being sent.
+    pub deaths: u32,
+    /// Whether the object store has it; else it is in the spool.
+    pub stored: bool,
+}
+
+/// What became of an outcome.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settled {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The transfer it is part of.
+    pub transfer: TransferId,
+    /// The instance.
+    pub object: ObjectId,
+    /// Where it stands now; an illegal step changed nothing, as when a lease ran out and another worker was faster.
+    pub result: Result<Delivery, IllegalStep>,
+    /// Whether the partner now has all of the transfer, and did not before.
+    pub all_sent: bool,
+}
+
+/// How many rows of each priority a claim moves to the front when their time has come, at least.
+const PROMOTED: u32 = 256;
+
+/// Claims what may be sent to a partner: by priority, then in the order of arrival.
+pub(super) async fn claim(
+    db: &mut SqliteConnection,
+    partner: &str,
+    owner: &str,
+    limit: u32,
+    lease: Duration,
+    now: Timestamp,
+) -> sqlx::Result<Vec<Claim>> {
+    promote(&mut *db, partner, limit.max(PROMOTED), now).await?;
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "SELECT d.id, d.priority, d.attempt, d.deaths, t.ulid, i.object, i.sop_class, i.sop_instance, \
+         i.transfer_syntax, i.length, i.stored FROM (",
+    );
+    for (index, urgency) in Priority::ALL.iter().enumerate() {
+        query.push(if index == 0 { "" } else { " UNION ALL " });
+        query.push("SELECT * FROM (SELECT id, priority, attempt, deaths, transfer, instance FROM delivery WHERE partner = ");
+        query.push_bind(partner).push(" AND priority = ").push_bind(rank(*urgency));
+        query
+            .push(" AND due = 0 ORDER BY id LIMIT ")
+            .push_bind(i64::from(limit))
+            .push(") AS first");
+    }
+    query.push(
+        ") d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance ORDER BY d.priority, d.id LIMIT ",
+    );
+    query.push_bind(i64::from(limit));
+    let rows = query.build().fetch_all(&mut *db).await?;
+    let claims: Vec<Claim> = rows.iter().map(read_claim).collect::<sqlx::Result<_>>()?;
+    if claims.is_empty() {
+        return Ok(claims);
+    }
+    let until =
+        now.as_millisecond().saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = ",
+    );
+    query.push_bind(owner).push(", due = ").push_bind(until).push(", until = ").push_bind(until);
+    query.push(", failure = NULL, status = NULL, why = NULL WHERE id IN ");
+    list::push(&mut query, claims.iter().map(|claim| claim.delivery.0));
+    query.build().execute(db).await?;
+    Ok(claims)
+}
+
+/// Brings what has become due to where claims look. Whoever held a lease that ran out is taken for dead.
+async fn promote(
+    db: &mut SqliteConnection,
+    partner: &str,
+    most: u32,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let mut query = QueryBuilder::<Sqlite>::new("");
+    for (index, urgency) in Priority::ALL.iter().enumerate() {
+        query.push(if index == 0 { "" } else { " UNION ALL " });
+        query
+            .push("SELECT * FROM (SELECT id, state FROM delivery WHERE partner = ")
+            .push_bind(partner);
+        query.push(" AND priority = ").push_bind(rank(*urgency)).push(" AND due > 0 AND due <= ");
+        query
+            .push_bind(now.as_millisecond())
+            .push(" ORDER BY due LIMIT ")
+            .push_bind(i64::from(most))
+            .push(") AS first");
+    }
+    let mut deferred: Vec<i64> = Vec::new();
+    let mut abandoned = Vec::new();
+    for row in query.build().fetch_all(&mut *db).await? {
+        let id = row.try_get("id")?;
+        if row.try_get::<&str, _>("state")? == "sending" {
+            abandoned.push(DeliveryId(id));
+        } else {
+            deferred.push(id);
+        }
+    }
+    for deferred in deferred.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new("UPDATE delivery SET due = 0 WHERE id IN ");
+        list::push(&mut query, deferred.iter().copied());
+        query.build().execute(&mut *db).await?;
+    }
+    if !abandoned.is_empty() {
+        step_all(db, &abandoned, &Event::Died).await?;
+    }
+    Ok(())
+}
+
+/// Back to the queue with what this owner had when it died.
+pub(super) async fn recover(db: &mut SqliteConnection, owner: &str) -> sqlx::Result<u64> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM delivery WHERE owner = $1 AND state = 'sending' ORDER BY id",
+    )
+    .bind(owner)
+    .fetch_all(&mut *db)
+    .await?;
+    step_all(db, &ids.into_iter().map(DeliveryId).collect::<Vec<_>>(), &Event::Died).await
+}
+
+/// Takes the same step with each; those for which it is illegal stay as they are. Says how many took it.
+pub(super) async fn step_all(
+    db: &mut SqliteConnection,
+    ids: &[DeliveryId],
+    event: &Event,
+) -> sqlx::Result<u64> {
+    let mut taken = 0;
+    for mut row in fetch(&mut *db, ids.iter().copied()).await?.into_values() {
+        if row.step(event.clone()).is_ok() {
+            row.write(&mut *db, matches!(event, Event::Died)).await?;
+            taken += 1;
+        }
+    }
+    Ok(taken)
+}
+
+/// Extends leases. Says how many this owner still had.
+pub(super) async fn renew(
+    db: &mut SqliteConnection,
+    ids: &[DeliveryId],
+    owner: &str,
+    until: Timestamp,
+) -> sqlx::Result<u64> {
+    let mut renewed = 0;
+    for ids in ids.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new("UPDATE delivery SET until = ");
+        query.push_bind(until.as_millisecond());
+        // That of a paused transfer stays out of the way of claims.
+        query
+            .push(", due = CASE WHEN due IS NULL THEN NULL ELSE ")
+            .push_bind(until.as_millisecond());
+        query
+            .push(" END WHERE state = 'sending' AND owner = ")
+            .push_bind(owner)
+            .push(" AND id IN ");
+        list::push(&mut query, ids.iter().map(|id| id.0));
+        renewed += query.build().execute(&mut *db).await?.rows_affected();
+    }
+    Ok(renewed)
+}
+
+/// Writes what came of deliveries, and what that means for their transfers' timelines.
+pub(super) async fn settle(
+    db: &mut SqliteConnection,
+    outcomes: &[(DeliveryId, Event)],
+    now: Timestamp,
+) -> sqlx::Result<Vec<Settled>> {
+    let mut rows = fetch(&mut *db, outcomes.iter().map(|(id, _)| *id)).await?;
+    let mut news: BTreeMap<i64, News> = BTreeMap::new();
+    let mut settled = Vec::with_capacity(outcomes.len());
+    for (id, event) in outcomes {
+        let Some(row) = rows.get_mut(id) else { continue };
+        let died = matches!(event, Event::Died);
+        let result = match event {
+            // A claim has an owner and a lease, which an outcome has not.
+            Event::Claim => Err(IllegalStep { from: row.delivery.name(), event: event.name() }),
+            event => row.step(event.clone()).map(|()| row.delivery.clone()),
+        };
+        if let Ok(delivery) = &result {
+            if let std::collections::btree_map::Entry::Vacant(entry) = news.entry(row.transfer) {
+                entry.insert(News {
+                    begun: has_delivered(&mut *db, row.transfer).await?,
+                    ..News::default()
+                });
+            }
+            if let Some(news) = news.get_mut(&row.transfer) {
+                news.take(delivery);
+            }
+            row.write(&mut *db, died).await?;
+        }
+        settled.push((
+            row.transfer,
+            Settled {
+                delivery: *id,
+                transfer: row.ulid,
+                object: row.object,
+                result,
+                all_sent: false,
+            },
+        ));
+    }
+    for (transfer, news) in news {
+        if news.delivered && !news.begun {
+            timeline::add(&mut *db, transfer, now, EventKind::FirstSent, None, None).await?;
+        }
+        for why in &news.delayed {
+            timeline::add_failure(&mut *db, transfer, now, EventKind::Delayed, why).await?;
+        }
+        for why in &news.set_aside {
+            timeline::add_failure(&mut *db, transfer, now, EventKind::SetAside, why).await?;
+        }
+        if news.delivered && transfer::note_all_sent(&mut *db, transfer, now).await? {
+            // The last one of it in this batch is the one that finished it.
+            if let Some((_, last)) =
+                settled.iter_mut().rfind(|(of, settled)| *of == transfer && settled.result.is_ok())
+            {
+                last.all_sent = true;
+            }
+        }
+    }
+    Ok(settled.into_iter().map(|(_, settled)| settled).collect())
+}
+
+/// What a batch of outcomes says about one transfer.
+#[derive(Default)]
+struct News {
+    begun: bool,
+    delivered: bool,
+    delayed: Vec<Failure>,
+    set_aside: Vec<Failure>,
+}
+
+impl News {
+    fn take(&mut self, delivery: &Delivery) {
+        let (failures, why) = match delivery {
+            Delivery::Delivered(_) => {
+                self.delivered = true;
+                return;
+            }
+            Delivery::Deferred { why, .. } => (&mut self.delayed, why),
+            Delivery::Failed { why } => (&mut self.set_aside, why),
+            Delivery::Queued { .. } | Delivery::Sending { .. } | Delivery::Cancelled => return,
+        };
+        if !failures.iter().any(|failure| failure.kind == why.kind) {
+            failures.push(why.clone());
+        }
+    }
+}
+
+async fn has_delivered(db: &mut SqliteConnection, transfer: i64) -> sqlx::Result<bool> {
+    let one: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM delivery WHERE transfer = $1 AND state = 'delivered' LIMIT 1",
+    )
+    .bind(transfer)
+    .fetch_optional(db)
+    .await?;
+    Ok(one.is_some())
+}
+
+/// The most urgent of what could be claimed now.
+pub(super) async fn most_urgent(
+    db: &mut SqliteConnection,
+    partner: &str,
+    now: Timestamp,
+) -> sqlx::Result<Option<Priority>> {
+    for urgency in Priority::ALL {
+        // The index is in the order of `due`, so the first entry decides.
+        let due: Option<i64> = sqlx::query_scalar(
+            "SELECT due FROM delivery WHERE partner = $1 AND priority = $2 AND due IS NOT NULL ORDER BY due LIMIT 1",
+        )
+        .bind(partner)
+        .bind(rank(*urgency))
+        .fetch_optional(&mut *db)
+        .await?;
+        if due.is_some_and(|due| due <= now.as_millisecond()) {
+            return Ok(Some(*urgency));
+        }
+    }
+    Ok(None)
+}
+
+/// When the earliest of the deferred is tried again.
+pub(super) async fn next_due(
+    db: &mut SqliteConnection,
+    partner: &str,
+) -> sqlx::Result<Option<Timestamp>> {
+    let until: Option<i64> = sqlx::query_scalar(
+        "SELECT until FROM delivery WHERE partner = $1 AND state = 'deferred' AND due IS NOT NULL ORDER BY until LIMIT 1",
+    )
+    .bind(partner)
+    .fetch_optional(db)
+    .await?;
+    until.map(super::timestamp).transpose()
+}
+
+/// The partners for which something waits or is being sent. Steps from one partner to the next in the index, past the
+/// backlog of each.
+pub(super) async fn partners_with_work(db: &mut SqliteConnection) -> sqlx::Result<Vec<String>> {
+    let mut partners: Vec<String> = Vec::new();
+    loop {
+        let next: Option<String> = sqlx::query_scalar(
+            "SELECT partner FROM delivery WHERE due IS NOT NULL AND partner > $1 ORDER BY partner LIMIT 1",
+        )
+        .bind(partners.last().map_or("", String::as_str))
+        .fetch_optional(&mut *db)
+        .await?;
+        match next {
+            Some(partner) => partners.push(partner),
+            None => return Ok(partners),
+        }
+    }
+}
+
+/// A delivery on its way through a step.
+struct Stepping {
+    id: DeliveryId,
+    transfer: i64,
+    ulid: TransferId,
+    object: ObjectId,
+    paused: bool,
+    cancelled: bool,
+    delivery: Delivery,
+}
+
+impl Stepping {
+    /// Takes a step. What falls back from being sent when its transfer has been cancelled is cancelled with it.
+    fn step(&mut self, event: Event) -> Result<(), IllegalStep> {
+        let mut next = self.delivery.clone().after(event)?;
+        if self.cancelled && !matches!(next, Delivery::Delivered(_) | Delivery::Cancelled) {
+            next = next.after(Event::Cancel)?;
+        }
+        self.delivery = next;
+        Ok(())
+    }
+
+    async fn write(&self, db: &mut SqliteConnection, died: bool) -> sqlx::Result<()> {
+        let mut attempt = None;
+        let mut due = None;
+        let mut until = None;
+        let mut failure: Option<&Failure> = None;
+        let mut receipt: Option<&Receipt> = None;
+        match &self.delivery {
+            Delivery::Queued { attempts } => {
+                attempt = Some(*attempts);
+                due = Some(0);
+            }
+            Delivery::Sending { attempt: which } => attempt = Some(*which),
+            Delivery::Deferred { attempt: which, until: next, why } => {
+                attempt = Some(*which);
+                until = Some(next.as_millisecond());
+                // 0 means now, and is no time at which anything is tried again.
+                due = until.map(|until| until.max(1));
+                failure = Some(why);
+            }
+            Delivery::Delivered(proof) => receipt = Some(proof),
+            Delivery::Failed { why } => failure = Some(why),
+            Delivery::Cancelled => {}
+        }
+        let status =
+            receipt.map(|receipt| receipt.status).or(failure.and_then(|failure| failure.status));
+        sqlx::query(
+            "UPDATE delivery SET state = $2, attempt = COALESCE($3, attempt), due = $4, until = $5, owner = NULL, \
+             failure = $6, status = $7, why = $8, sent_syntax = $9, sent_digest = $10, sent_at = $11, \
+             deaths = deaths + $12 WHERE id = $1",
+        )
+        .bind(self.id.0)
+        .bind(self.delivery.name())
+        .bind(attempt.map(i64::from))
+        .bind(if self.paused { None } else { due })
+        .bind(until)
+        .bind(failure.map(|failure| failure.kind.as_str()))
+        .bind(status.map(i64::from))
+        .bind(failure.map(|failure| failure.text.as_str()))
+        .bind(receipt.map(|receipt| receipt.transfer_syntax.uid()))
+        .bind(receipt.map(|receipt| &receipt.digest.0[..]))
+        .bind(receipt.map(|receipt| receipt.at.as_millisecond()))
+        .bind(i64::from(died))
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+async fn fetch(
+    db: &mut SqliteConnection,
+    ids: impl Iterator<Item = DeliveryId>,
+) -> sqlx::Result<HashMap<DeliveryId, Stepping>> {
+    let ids: Vec<i64> = ids.map(|id| id.0).collect();
+    let mut rows = HashMap::with_capacity(ids.len());
+    for ids in ids.chunks(list::MOST) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT d.*, t.ulid, t.paused_at, t.cancelled_at, i.object FROM delivery d \
+             JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance WHERE d.id IN ",
+        );
+        list::push(&mut query, ids.iter().copied());
+        for row in query.build().fetch_all(&mut *db).await? {
+            let id = DeliveryId(row.try_get("id")?);
+            rows.insert(
+                id,
+                Stepping {
+                    id,
+                    transfer: row.try_get("transfer")?,
+                    ulid: parsed(&row, "ulid")?,
+                    object: parsed(&row, "object")?,
+                    paused: row.try_get::<Option<i64>, _>("paused_at")?.is_some(),
+                    cancelled: row.try_get::<Option<i64>, _>("cancelled_at")?.is_some(),
+                    delivery: read(&row)?,
+                },
+            );
+        }
+    }
+    Ok(rows)
+}
+
+/// The state that a row of `delivery` holds.
+pub(super) fn read(row: &SqliteRow) -> sqlx::Result<Delivery> {
+    Ok(match row.try_get("state")? {
+        "queued" => Delivery::Queued { attempts: unsigned(row, "attempt")? },
+        "sending" => Delivery::Sending { attempt: unsigned(row, "attempt")? },
+        "deferred" => Delivery::Deferred {
+            attempt: unsigned(row, "attempt")?,
+            until: moment(row, "until")?,
+            why: transfer::failure(row)?,
+        },
+        "delivered" => Delivery::Delivered(Receipt {
+            status: unsigned(row, "status")?,
+            transfer_syntax: parsed(row, "sent_syntax")?,
+            digest: digest(row, "sent_digest")?,
+            at: moment(row, "sent_at")?,
+        }),
+        "failed" => Delivery::Failed { why: transfer::failure(row)? },
+        "cancelled" => Delivery::Cancelled,
+        _ => return Err(super::unreadable("state")),
+    })
+}
+
+fn read_claim(row: &SqliteRow) -> sqlx::Result<Claim> {
+    Ok(Claim {
+        delivery: DeliveryId(row.try_get("id")?),
+        transfer: parsed(row, "ulid")?,
+        object: parsed(row, "object")?,
+        sop_class: parsed(row, "sop_class")?,
+        sop_instance: parsed(row, "sop_instance")?,
+        transfer_syntax: parsed(row, "transfer_syntax")?,
+        length: unsigned(row, "length")?,
+        priority: priority(row, "priority")?,
+        attempt: unsigned::<u32>(row, "attempt")? + 1,
+        deaths: unsigned(row, "deaths")?,
+        stored: flag(row, "stored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::super::samples::{
+        accepted, at, claim, ct, deferred, index, refused, transfer as record, why,
+    };
+    use super::super::{FailureKind, Index, IndexError};
+    use super::*;
+
+    const ROUTINE: Priority = Priority::Routine;
+    const URGENT: Priority = Priority::Urgent;
+    const EMERGENCY: Priority = Priority::Emergency;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// SOP Instance UIDs' last components of what a claim returns.
+    async fn claimed(index: &Index, limit: u32, second: i64) -> Vec<String> {
+        let claims = index.claim("york", "node", limit, MINUTE, at(second)).await.unwrap();
+        claims.iter().map(|claim| claim.sop_instance.as_str().replacen("1.2.", "", 1)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_most_urgent_comes_first_and_then_what_came_first() {
+        let (index, _dir) = index().await;
+        let batch = [
+            ct(1, 1).to("york", ROUTINE),
+            ct(2, 1).to("york", URGENT),
+            ct(1, 2).to("york", ROUTINE),
+            ct(3, 1).to("york", EMERGENCY),
+            ct(2, 2).to("york", URGENT),
+            ct(4, 1).to("leeds", EMERGENCY),
+        ];
+        index.record(&batch).await.unwrap();
+
+        assert_eq!(index.most_urgent("york", at(0)).await.unwrap(), Some(EMERGENCY));
+        assert_eq!(claimed(&index, 4, 0).await, ["3.9.1", "2.9.1", "2.9.2", "1.9.1"]);
+        assert_eq!(index.most_urgent("york", at(0)).await.unwrap(), Some(ROUTINE));
+        assert_eq!(claimed(&index, 4, 0).await, ["1.9.2"]);
+        assert_eq!(claimed(&index, 4, 0).await, [""; 0]);
+        assert_eq!(index.most_urgent("york", at(0)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_deferred_comes_back_in_its_old_place_when_it_is_due() {
+        let (index, _dir) = index().await;
+        index.record(&[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)]).await.unwrap();
+        let first = claim(&index, "york", 1, 0).await;
+        index.settle(&[(first[0], deferred(30))], at(1)).await.unwrap();
+
+        assert_eq!(index.next_due("york").await.unwrap(), Some(at(30)));
+        assert_eq!(claimed(&index, 1, 29).await, ["1.9.2"]);
+        index.record(&[ct(1, 3).to("york", ROUTINE)]).await.unwrap();
+        assert_eq!(index.most_urgent("york", at(30)).await.unwrap(), Some(ROUTINE));
+        let claims = index.claim("york", "node", 9, MINUTE, at(30)).await.unwrap();
+
+        let order: Vec<_> =
+            claims.iter().map(|claim| (claim.sop_instance.as_str(), claim.attempt)).collect();
+        assert_eq!(order, [("1.2.1.9.1", 2), ("1.2.1.9.3", 1)]);
+        assert_eq!(index.next_due("york").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_lease_keeps_others_away_until_it_runs_out() {
+        let (index, _dir) = index().await;
+        index.record(&[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)]).await.unwrap();
+        let held = claim(&index, "york", 2, 0).await;
+
+        assert_eq!(index.renew(&held[..1], "node", at(120)).await.unwrap(), 1);
+        assert_eq!(index.renew(&held, "another", at(500)).await.unwrap(), 0);
+        assert_eq!(index.most_urgent("york", at(59)).await.unwrap(), None);
+        assert!(index.claim("york", "another", 9, MINUTE, at(59)).await.unwrap().is_empty());
+        let taken = index.claim("york", "another", 9, MINUTE, at(60)).await.unwrap();
+
+        assert_eq!(taken.len(), 1);
+        assert_eq!((taken[0].delivery, taken[0].attempt, taken[0].deaths), (held[1], 2, 1));
+        assert_eq!(index.renew(&held, "node", at(200)).await.unwrap(), 1);
+        // Both sent it: the first answer stands, and the second is told apart.
+        let first = index.settle(&[(held[1], accepted(61))], at(61)).await.unwrap();
+        let second = index.settle(&[(held[1], refused())], at(62)).await.unwrap();
+        assert!(first[0].result.is_ok());
+        assert_eq!(second[0].result, Err(IllegalStep { from: "delivered", event: "reject" }));
+        assert_eq!(
+            index.deliveries(first[0].transfer).await.unwrap()[1].delivery.name(),
+            "delivered"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_unsent_costs_no_attempt_and_what_died_does() {
+        let (index, _dir) = index().await;
+        index.record(&[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)]).await.unwrap();
+        let held = claim(&index, "york", 2, 0).await;
+
+        assert_eq!(index.release(&held[..1]).await.unwrap(), 1);
+        assert_eq!(index.release(&held[..1]).await.unwrap(), 0);
+        assert_eq!(index.recover("another").await.unwrap(), 0);
+        assert_eq!(index.recover("node").await.unwrap(), 1);
+        let claims = index.claim("york", "node", 2, MINUTE, at(1)).await.unwrap();
+
+        let attempts: Vec<_> =
+            claims.iter().map(|claim| (claim.delivery, claim.attempt, claim.deaths)).collect();
+        assert_eq!(attempts, [(held[0], 1, 0), (held[1], 2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_partner_that_is_away_for_long_is_one_line_in_the_timeline() {
+        let (index, _dir) = index().await;
+        let id =
+            record(&index, &[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)]).await;
+        for second in 0..5 {
+            let held = claim(&index, "york", 2, second).await;
+            let outcomes: Vec<_> = held.iter().map(|id| (*id, deferred(second + 1))).collect();
+            index.settle(&outcomes, at(second)).await.unwrap();
+        }
+        let held = claim(&index, "york", 2, 5).await;
+        let timed_out = Event::Defer { until: at(6), why: why(FailureKind::TimedOut) };
+        index.settle(&[(held[0], accepted(5)), (held[1], timed_out.clone())], at(5)).await.unwrap();
+        let held = claim(&index, "york", 2, 6).await;
+        index.settle(&[(held[0], timed_out)], at(6)).await.unwrap();
+        let held = claim(&index, "york", 2, 7).await;
+        index.settle(&[(held[0], refused())], at(7)).await.unwrap();
+
+        let events = index.transfer(id).await.unwrap().unwrap().events;
+
+        let lines: Vec<_> = events.iter().map(|event| (event.kind, event.failure)).collect();
+        assert_eq!(
+            lines,
+            [
+                (EventKind::Created, None),
+                (EventKind::Delayed, Some(FailureKind::Unreachable)),
+                (EventKind::FirstSent, None),
+                (EventKind::Delayed, Some(FailureKind::TimedOut)),
+                (EventKind::SetAside, Some(FailureKind::Refused)),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn all_sent_is_said_once_and_not_while_more_may_come() {
+        let (index, _dir) = index().await;
+        let id = record(&index, &[ct(1, 1).to("york", ROUTINE)]).await;
+        let mut sent = Vec::new();
+        for number in 2..5 {
+            let held = claim(&index, "york", 9, 1).await;
+            sent.push(index.settle(&[(held[0], accepted(1))], at(1)).await.unwrap()[0].all_sent);
+            index.record(&[ct(1, number).to("york", ROUTINE)]).await.unwrap();
+        }
+        assert_eq!(index.still_receiving().await.unwrap(), [id]);
+        index.note_received_all(&[id], at(2)).await.unwrap();
+        index.note_received_all(&[id], at(3)).await.unwrap();
+        assert_eq!(index.still_receiving().await.unwrap(), []);
+        let held = claim(&index, "york", 9, 4).await;
+        sent.push(index.settle(&[(held[0], accepted(4))], at(4)).await.unwrap()[0].all_sent);
+
+        let kinds: Vec<_> =
+            index.transfer(id).await.unwrap().unwrap().events.iter().map(|e| e.kind).collect();
+        assert_eq!(sent, [false, false, false, true]);
+        use EventKind::{AllSent, Created, FirstSent, ReceivedAll};
+        assert_eq!(kinds, [Created, FirstSent, ReceivedAll, AllSent]);
+    }
+
+    #[tokio::test]
+    async fn a_receipt_is_on_record_with_both_digests() {
+        let (index, _dir) = index().await;
+        let arrival = ct(1, 1).to("york", ROUTINE);
+        let id = record(&index, std::slice::from_ref(&arrival)).await;
+        let held = claim(&index, "york", 1, 0).await;
+        let Event::Accept(mut receipt) = accepted(1) else { unreachable!() };
+        receipt.status = 0xB007;
+
+        index.settle(&[(held[0], Event::Accept(receipt.clone()))], at(2)).await.unwrap();
+
+        let row = index.deliveries(id).await.unwrap().remove(0);
+        assert_eq!(
+            (row.digest, row.delivery),
+            (arrival.facts.digest, Delivery::Delivered(receipt))
+        );
+        let transfer = index.transfer(id).await.unwrap().unwrap().transfer;
+        assert_eq!((transfer.counts.warnings, transfer.first_sent_at), (1, Some(at(1))));
+    }
+
+    #[tokio::test]
+    async fn partners_with_work_are_those_for_which_something_can_be_done() {
+        let (index, _dir) = index().await;
+        let paused = record(&index, &[ct(1, 1).to("york", ROUTINE)]).await;
+        index.record(&[ct(2, 1).to("leeds", ROUTINE), ct(2, 2).to("hull", URGENT)]).await.unwrap();
+        let held = claim(&index, "leeds", 1, 0).await;
+        index.settle(&[(held[0], accepted(1))], at(1)).await.unwrap();
+        index.pause(paused, "dr-jones", "", at(1)).await.unwrap();
+
+        assert_eq!(index.partners_with_work().await.unwrap(), ["hull"]);
+
+        index.resume(paused, "dr-jones", at(2)).await.unwrap();
+        assert_eq!(index.partners_with_work().await.unwrap(), ["hull", "york"]);
+    }
+
+    /// What may happen, in an order that chance decides.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Record { study: u32, number: u32, partner: usize, priority: usize },
+        Claim { partner: usize, limit: u32 },
+        Settle { which: Vec<(usize, u8)> },
+        Release { which: usize },
+        Recover,
+        Wait { seconds: i64 },
+        Retry { which: usize },
+        Cancel { which: usize },
+        Pause { which: usize },
+        Resume { which: usize },
+        Raise { which: usize, priority: usize },
+    }
+
+    const PARTNERS: [&str; 2] = ["leeds", "york"];
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..3_u32, 0..6_u32, 0..2_usize, 0..3_usize)
+                .prop_map(|(study, number, partner, priority)| Step::Record { study, number, partner, priority }),
+            4 => (0..2_usize, 1..4_u32).prop_map(|(partner, limit)| Step::Claim { partner, limit }),
+            4 => prop::collection::vec((0..64_usize, 0..8_u8), 1..4).prop_map(|which| Step::Settle { which }),
+            1 => (0..64_usize).prop_map(|which| Step::Release { which }),
+            1 => Just(Step::Recover),
+            2 => (1..90_i64).prop_map(|seconds| Step::Wait { seconds }),
+            1 => (0..8_usize).prop_map(|which| Step::Retry { which }),
+            1 => (0..8_usize).prop_map(|which| Step::Cancel { which }),
+            1 => (0..8_usize).prop_map(|which| Step::Pause { which }),
+            1 => (0..8_usize).prop_map(|which| Step::Resume { which }),
+            1 => (0..8_usize, 0..3_usize).prop_map(|(which, priority)| Step::Raise { which, priority }),
+        ]
+    }
+
+    /// What the rules say the index holds.
+    #[derive(Default)]
+    struct Model {
+        deliveries: BTreeMap<DeliveryId, Expected>,
+        transfers: BTreeMap<TransferId, (bool, bool, Priority)>,
+    }
+
+    struct Expected {
+        transfer: TransferId,
+        partner: String,
+        lease: i64,
+        delivery: Delivery,
+    }
+
+    impl Model {
+        /// One step by the machine; what falls back in a cancelled transfer is cancelled.
+        fn step(&mut self, id: DeliveryId, event: Event) -> bool {
+            let expected = self.deliveries.get_mut(&id).unwrap();
+            let cancelled = self.transfers[&expected.transfer].1;
+            let Ok(next) = expected.delivery.clone().after(event) else { return false };
+            expected.delivery = match next {
+                Delivery::Delivered(_) | Delivery::Cancelled => next,
+                next if cancelled => next.after(Event::Cancel).unwrap(),
+                next => next,
+            };
+            true
+        }
+
+        fn of(&self, transfer: TransferId) -> Vec<DeliveryId> {
+            self.deliveries
+                .iter()
+                .filter(|(_, expected)| expected.transfer == transfer)
+                .map(|(id, _)| *id)
+                .collect()
+        }
+
+        fn sending(&self) -> Vec<DeliveryId> {
+            let sending =
+                |expected: &Expected| matches!(expected.delivery, Delivery::Sending { .. });
+            self.deliveries
+                .iter()
+                .filter(|(_, expected)| sending(expected))
+                .map(|(id, _)| *id)
+                .collect()
+        }
+
+        fn claimable(&self, partner: &str, now: i64) -> Vec<DeliveryId> {
+            let mut ready: Vec<_> = self
+                .deliveries
+                .iter()
+                .filter(|(_, expected)| {
+                    expected.partner == partner && !self.transfers[&expected.transfer].0
+                })
+                .filter(|(_, expected)| match &expected.delivery {
+                    Delivery::Queued { .. } => true,
+                    Delivery::Deferred { until, .. } => *until <= at(now),
+                    _ => false,
+                })
+                .map(|(id, expected)| (self.transfers[&expected.transfer].2, *id))
+                .collect();
+            ready.sort_unstable();
+            ready.into_iter().map(|(_, id)| id).collect()
+        }
+
+        fn nth(&self, which: usize) -> Option<TransferId> {
+            self.transfers.keys().nth(which % self.transfers.len().max(1)).copied()
+        }
+    }
+
+    /// Takes a step with the index and with the model, and compares what each says of it.
+    async fn take(
+        index: &Index,
+        model: &mut Model,
+        now: &mut i64,
+        step: Step,
+    ) -> Result<(), IndexError> {
+        match step {
+            Step::Record { study, number, partner, priority } => {
+                let priority = Priority::ALL[priority];
+                let recorded =
+                    index.record(&[ct(study, number).to(PARTNERS[partner], priority)]).await?;
+                let transfer = recorded[0].transfers[0];
+                let known = model.transfers.entry(transfer).or_insert((false, false, priority));
+                if !known.1 {
+                    known.2 = known.2.min(priority);
+                }
+                for row in index.deliveries(transfer).await? {
+                    model.deliveries.entry(row.id).or_insert_with(|| Expected {
+                        transfer,
+                        partner: PARTNERS[partner].to_owned(),
+                        lease: 0,
+                        delivery: if known.1 {
+                            Delivery::Cancelled
+                        } else {
+                            Delivery::Queued { attempts: 0 }
+                        },
+                    });
+                }
+            }
+            Step::Claim { partner, limit } => {
+                let partner = PARTNERS[partner];
+                for id in model.sending() {
+                    let expected = &model.deliveries[&id];
+                    if expected.partner == partner
+                        && expected.lease <= *now
+                        && !model.transfers[&expected.transfer].0
+                    {
+                        model.step(id, Event::Died);
+                    }
+                }
+                let ready = model.claimable(partner, *now);
+                let urgent =
+                    ready.first().map(|id| model.transfers[&model.deliveries[id].transfer].2);
+                let claims = index.claim(partner, "node", limit, MINUTE, at(*now)).await?;
+                let ids: Vec<_> = claims.iter().map(|claim| claim.delivery).collect();
+                assert_eq!(ids, ready[..ready.len().min(limit as usize)]);
+                assert_eq!(claims.first().map(|claim| claim.priority), urgent);
+                for claim in claims {
+                    assert!(model.step(claim.delivery, Event::Claim));
+                    let expected = model.deliveries.get_mut(&claim.delivery).unwrap();
+                    expected.lease = *now + 60;
+                    assert_eq!(expected.delivery, Delivery::Sending { attempt: claim.attempt });
+                }
+            }
+            Step::Settle { which } => {
+                let all: Vec<_> = model.deliveries.keys().copied().collect();
+                let sending = model.sending();
+                let outcomes: Vec<_> = which
+                    .into_iter()
+                    .filter_map(|(which, kind)| {
+                        // Mostly what is being sent; now and then anything, which is mostly illegal.
+                        let from = if kind == 7 || sending.is_empty() { &all } else { &sending };
+                        let event = match kind {
+                            0..3 => accepted(*now),
+                            3 | 4 => deferred(*now + i64::from(kind) * 10),
+                            5 => refused(),
+                            6 => Event::Release,
+                            _ => Event::Requeue,
+                        };
+                        (!from.is_empty()).then(|| (from[which % from.len()], event))
+                    })
+                    .collect();
+                let settled = index.settle(&outcomes, at(*now)).await?;
+                for ((id, event), settled) in outcomes.into_iter().zip(settled) {
+                    assert_eq!(model.step(id, event), settled.result.is_ok());
+                }
+            }
+            Step::Release { which } => {
+                let sending = model.sending();
+                if let Some(id) = sending.get(which % sending.len().max(1)) {
+                    index.release(&[*id]).await?;
+                    model.step(*id, Event::Release);
+                }
+            }
+            Step::Recover => {
+                assert_eq!(index.recover("node").await?, model.sending().len() as u64);
+                for id in model.sending() {
+                    model.step(id, Event::Died);
+                }
+            }
+            Step::Wait { seconds } => *now += seconds,
+            Step::Retry { which } => {
+                if let Some(transfer) = model.nth(which) {
+                    let moved = index.retry(transfer, "dr-jones", at(*now)).await?;
+                    model.transfers.get_mut(&transfer).unwrap().1 = false;
+                    let stepped = model
+                        .of(transfer)
+                        .into_iter()
+                        .filter(|id| model.step(*id, Event::Requeue))
+                        .count();
+                    assert_eq!(moved, stepped as u64);
+                }
+            }
+            Step::Cancel { which } => {
+                if let Some(transfer) = model.nth(which) {
+                    let moved =
+                        index.cancel(transfer, "dr-jones", "wrong hospital", at(*now)).await?;
+                    let stepped = model
+                        .of(transfer)
+                        .into_iter()
+                        .filter(|id| model.step(*id, Event::Cancel))
+                        .count();
+                    model.transfers.get_mut(&transfer).unwrap().1 = true;
+                    assert_eq!(moved, stepped as u64);
+                }
+            }
+            Step::Pause { which } => {
+                if let Some(transfer) = model.nth(which) {
+                    index.pause(transfer, "dr-jones", "not now", at(*now)).await?;
+                    model.transfers.get_mut(&transfer).unwrap().0 = true;
+                }
+            }
+            Step::Resume { which } => {
+                if let Some(transfer) = model.nth(which) {
+                    index.resume(transfer, "dr-jones", at(*now)).await?;
+                    model.transfers.get_mut(&transfer).unwrap().0 = false;
+                }
+            }
+            Step::Raise { which, priority } => {
+                if let Some(transfer) = model.nth(which) {
+                    index
+                        .make_urgent(transfer, Priority::ALL[priority], "dr-jones", at(*now))
+                        .await?;
+                    let known = model.transfers.get_mut(&transfer).unwrap();
+                    known.2 = known.2.min(Priority::ALL[priority]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares all that the index shows with the model.
+    async fn compare(index: &Index, model: &Model) -> Result<(), IndexError> {
+        let mut seen = HashSet::new();
+        for transfer in model.transfers.keys() {
+            let rows = index.deliveries(*transfer).await?;
+            let summary = index.transfer(*transfer).await?.unwrap().transfer;
+            let (paused, cancelled, priority) = model.transfers[transfer];
+            assert_eq!(
+                (summary.paused.is_some(), summary.cancelled.is_some()),
+                (paused, cancelled)
+            );
+            assert_eq!(summary.priority, priority);
+            let count = |name| rows.iter().filter(|row| row.delivery.name() == name).count() as u64;
+            let counts = summary.counts;
+            assert_eq!(
+                [
+                    counts.queued,
+                    counts.sending,
+                    counts.deferred,
+                    counts.delivered,
+                    counts.failed,
+                    counts.cancelled
+                ],
+                ["queued", "sending", "deferred", "delivered", "failed", "cancelled"].map(count)
+            );
+            for row in rows {
+                assert_eq!(row.delivery, model.deliveries[&row.id].delivery);
+                seen.insert(row.id);
+            }
+        }
+        assert_eq!(seen.len(), model.deliveries.len());
+        let mut ordered = 0;
+        for partner in index.conservation().await? {
+            ordered += partner.ordered;
+            let sum = partner.delivered + partner.waiting + partner.set_aside + partner.cancelled;
+            assert_eq!(partner.ordered, sum, "{}", partner.partner);
+        }
+        assert_eq!(ordered, model.deliveries.len() as u64);
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_is_lost_or_sent_against_the_rules_whatever_happens(steps in prop::collection::vec(step(), 1..60)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (index, _dir) = index().await;
+                let mut model = Model::default();
+                let mut now = 0;
+                for step in steps {
+                    take(&index, &mut model, &mut now, step).await.unwrap();
+                }
+                compare(&index, &model).await.unwrap();
+            });
+        }
+    }
+}
