@@ -11,3 +11,188 @@ pub mod sweep;
 
 pub use drain::{Arrived, Drain, Handoff, OpenStudies};
 pub use receive::{Announced, Intake, IntakeError, Receiver};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use gantry_store::facts::Priority;
+    use gantry_store::index::{Index, TransferFilter};
+    use gantry_store::object::FileObjects;
+    use gantry_store::sealed::{Keyring, SealedError};
+    use gantry_store::spool::{Durability, Spool};
+    use tokio_util::sync::CancellationToken;
+
+    use super::drain::Wake;
+    use super::*;
+    use crate::association::status::Status;
+    use crate::testing::{config_in, facts};
+
+    #[derive(Debug, Default)]
+    struct Rung(Mutex<HashMap<String, usize>>);
+
+    impl Wake for Rung {
+        fn work_for(&self, partner: &str, _: Priority) {
+            *self.0.lock().unwrap().entry(partner.to_owned()).or_default() += 1;
+        }
+        fn try_now(&self, _: &str) {}
+        fn changed(&self) {}
+    }
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        spool: Arc<Spool>,
+        index: Index,
+        rung: Arc<Rung>,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let keyring = Arc::new(Keyring::create(&folder.path().join("keys")).unwrap());
+            let spool = Arc::new(Spool::open(&folder.path().join("spool"), keyring, 0).unwrap());
+            let index = Index::open(&folder.path().join("index.sqlite")).await.unwrap();
+            Self { spool, index, rung: Arc::default(), folder }
+        }
+
+        fn intake(&self, handoff: Handoff) -> Arc<Intake> {
+            Intake::new(self.spool.clone(), Durability::Durable, 1 << 30, handoff)
+        }
+
+        fn drain(&self, handoff: Handoff) -> Drain {
+            Drain {
+                spool: self.spool.clone(),
+                index: self.index.clone(),
+                objects: Arc::new(FileObjects::open(&self.folder.path().join("objects")).unwrap()),
+                routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])]).routes.into(),
+                handoff,
+                wake: self.rung.clone(),
+            }
+        }
+
+        /// Lets the drain work through what is there, as a node that is stopped at once would.
+        async fn drain_once(&self) {
+            let (handoff, arrivals) = Handoff::new();
+            let stop = CancellationToken::new();
+            let running = tokio::spawn(self.drain(handoff).run(arrivals, stop.clone()));
+            stop.cancel();
+            running.await.unwrap();
+        }
+    }
+
+    async fn send(receiver: &Receiver, data_set: &[u8], step: usize) -> Result<Box<gantry_store::facts::Facts>, IntakeError> {
+        let announced = Announced {
+            origin: facts(1).origin,
+            transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
+            named: None,
+        };
+        receiver.begin(announced).await?;
+        for chunk in data_set.chunks(step) {
+            receiver.data(vec![Bytes::copy_from_slice(chunk)]).await?;
+        }
+        receiver.end().await
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_in_becomes_rows_deliveries_and_objects_and_leaves_the_spool() {
+        let bench = Bench::new().await;
+        let (handoff, _arrivals) = Handoff::new();
+        let receiver = bench.intake(handoff).receiver();
+        let study = sample_studies::ct_series(1, 3);
+        for instance in &study.instances {
+            send(&receiver, &instance.data_set, 100_000).await.unwrap();
+        }
+        assert_eq!(bench.spool.entries().unwrap().len(), 3);
+
+        bench.drain_once().await;
+        bench.drain_once().await;
+
+        assert!(bench.spool.entries().unwrap().is_empty());
+        let totals = bench.index.totals().await.unwrap();
+        assert_eq!((totals.instances, totals.unstored), (3, 0));
+        let transfers = bench.index.transfers(&TransferFilter::default()).await.unwrap();
+        assert_eq!(transfers.iter().map(|transfer| transfer.counts.queued).collect::<Vec<_>>(), [3, 3]);
+        assert_eq!(bench.rung.0.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_data_set_is_refused_leaves_nothing_and_the_next_one_is_taken() {
+        let bench = Bench::new().await;
+        let (handoff, _arrivals) = Handoff::new();
+        let receiver = bench.intake(handoff).receiver();
+        let whole = &sample_studies::small_objects(1, 1).instances[0].data_set;
+
+        let cut = send(&receiver, &whole[..whole.len() - 3], 1000).await.unwrap_err();
+        let left = std::fs::read_dir(bench.folder.path().join("spool")).unwrap().count();
+        let taken = send(&receiver, whole, 7).await.unwrap();
+
+        assert_eq!(Status::from(&cut), Status::CANNOT_UNDERSTAND);
+        assert_eq!(left, 1, "only the lock");
+        let mut read = Vec::new();
+        let entry = bench.spool.read(taken.object).unwrap();
+        entry.copy_to(|plain| Ok::<_, SealedError>(read.extend_from_slice(plain))).unwrap();
+        assert!(read == *whole);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_goes_away_in_mid_instance_leaves_nothing() {
+        let bench = Bench::new().await;
+        let (handoff, _arrivals) = Handoff::new();
+        let intake = bench.intake(handoff);
+        let receiver = intake.receiver();
+        let announced = Announced {
+            origin: facts(1).origin,
+            transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
+            named: None,
+        };
+        receiver.begin(announced).await.unwrap();
+        receiver.data(vec![Bytes::from_static(&[8, 0, 5, 0])]).await.unwrap();
+
+        drop(receiver);
+        // The thread holds the intake until it is through with what was begun.
+        while Arc::strong_count(&intake) > 1 {
+            tokio::task::yield_now().await;
+        }
+
+        assert_eq!(std::fs::read_dir(bench.folder.path().join("spool")).unwrap().count(), 1, "only the lock");
+    }
+
+    #[tokio::test]
+    async fn a_repeat_is_recognised_and_its_copy_goes() {
+        let bench = Bench::new().await;
+        let (handoff, _arrivals) = Handoff::new();
+        let receiver = bench.intake(handoff).receiver();
+        let data_set = &sample_studies::small_objects(1, 1).instances[0].data_set;
+        send(&receiver, data_set, 1000).await.unwrap();
+        bench.drain_once().await;
+
+        send(&receiver, data_set, 1000).await.unwrap();
+        bench.drain_once().await;
+
+        assert!(bench.spool.entries().unwrap().is_empty());
+        assert_eq!(bench.index.totals().await.unwrap().instances, 1);
+        let ordered: u64 = bench.index.conservation().await.unwrap().iter().map(|partner| partner.ordered).sum();
+        assert_eq!(ordered, 2);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_spool_entry_is_set_aside_and_the_others_go_on() {
+        let bench = Bench::new().await;
+        let (handoff, _arrivals) = Handoff::new();
+        let receiver = bench.intake(handoff).receiver();
+        let study = sample_studies::small_objects(1, 2);
+        let broken = send(&receiver, &study.instances[0].data_set, 1000).await.unwrap();
+        send(&receiver, &study.instances[1].data_set, 1000).await.unwrap();
+        let path = bench.spool.path(broken.object);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[200] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+
+        bench.drain_once().await;
+
+        assert_eq!(bench.index.totals().await.unwrap().instances, 1);
+        assert!(path.with_extension("damaged").exists());
+    }
+}

@@ -11,7 +11,12 @@ pub mod intake;
 pub mod outbox;
 pub mod partner;
 pub mod protect;
+pub mod reindex;
 pub mod route;
 pub mod run;
 pub mod telemetry;
 pub mod tls;
+pub mod web;
+
+#[cfg(test)]
+mod testing;

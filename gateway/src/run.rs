@@ -1,1 +1,294 @@
-//! The node: its parts, built in the order that an instance meets them.
+//! The node: its parts, built in the order that an instance meets them, and stopped in that order too.
+//!
+//! Stopping drains: listeners close first; an instance that is being received or sent is finished and answered; then what
+//! has arrived becomes rows, what was delivered is recorded, and the index is closed. Whatever does not end within the
+//! grace is left as a crash would leave it, which loses nothing.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_store::index::{Index, IndexError};
+use gantry_store::object::{FileObjects, ObjectError, ObjectStore};
+use gantry_store::sealed::{Keyring, KeyringError};
+use gantry_store::spool::{Durability, Spool, SpoolError};
+use jiff::Timestamp;
+use thiserror::Error;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::association::acceptor;
+use crate::association::listener::{Bound, ListenerError};
+use crate::config::{Acknowledge, Config, WebTls};
+use crate::intake::drain::Wake;
+use crate::intake::{Drain, Handoff, Intake, sweep};
+use crate::outbox::{self, Bell, worker};
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{self, TlsError};
+use crate::web::{self, Sessions, WebState};
+
+/// Why a node does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("cannot use {path}")]
+    DataDir {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There are no keys to seal with.
+    #[error("cannot use the keyring")]
+    Keyring(#[from] KeyringError),
+    /// The spool does not open.
+    #[error("cannot use the spool")]
+    Spool(#[from] SpoolError),
+    /// The object store does not open.
+    #[error("cannot use the object store")]
+    Objects(#[from] ObjectError),
+    /// The index does not open.
+    #[error("cannot use the index")]
+    Index(#[from] IndexError),
+    /// A DICOM listener does not start.
+    #[error("cannot start a listener")]
+    Listener(#[from] ListenerError),
+    /// The web listener does not start.
+    #[error("cannot serve pages on {address}")]
+    Web {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The web listener's TLS identity cannot be used.
+    #[error("cannot use TLS for the pages")]
+    WebTls(#[source] TlsError),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Each DICOM listener's name, and the address with the port that the kernel chose.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// Where the pages are; `None` without `[web]`.
+    pub web: Option<String>,
+    state: WebState,
+    receiving: CancellationToken,
+    draining: CancellationToken,
+    serving: CancellationToken,
+    associations: TaskTracker,
+    sending: TaskTracker,
+    recording: TaskTracker,
+    pages: TaskTracker,
+}
+
+/// What `Keyring`, spool, objects and index are opened from; shared with commands that work without a node.
+#[derive(Debug)]
+pub struct Store {
+    /// Sealed files that are not yet objects.
+    pub spool: Arc<Spool>,
+    /// Objects.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Rows.
+    pub index: Index,
+}
+
+impl Store {
+    /// Opens what a configuration names; only one process at a time can.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let node = &config.node;
+        make_private(&node.data_dir)?;
+        let keyring = Arc::new(Keyring::open(&node.keys_dir())?);
+        let spool = Arc::new(Spool::open(&node.spool_dir(), keyring, config.intake.reserve)?);
+        let objects: Arc<dyn ObjectStore> = match config.object_store {
+            crate::config::ObjectStore::File => Arc::new(FileObjects::open(&node.objects_dir())?),
+        };
+        let index = match config.database {
+            crate::config::Database::Sqlite => Index::open(&node.index_path()).await?,
+        };
+        Ok(Self { spool, objects, index })
+    }
+}
+
+fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| StartError::DataDir { path: folder.to_owned(), source })
+}
+
+/// This data directory's own name in leases: made once, and kept, so that a restarted node knows its own.
+fn owner(config: &Config) -> Result<String, StartError> {
+    let path = config.node.data_dir.join("node-id");
+    let failed = |source| StartError::DataDir { path: path.clone(), source };
+    match fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = gantry_store::facts::ObjectId::new().to_string();
+            fs::write(&path, &id).map_err(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+impl Node {
+    /// Opens the store, repairs what a crash left behind, and starts to receive, send and show.
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+        let pages_on = bind_web(&mut config).await?;
+        let config = Arc::new(config);
+        let Store { spool, objects, index } = Store::open(&config).await?;
+        let owner = owner(&config)?;
+        sweep::sweep(&spool)?;
+        let interrupted = index.recover(&owner).await?;
+        if interrupted > 0 {
+            tracing::info!(interrupted, "deliveries that were being sent are queued again");
+        }
+
+        let (receiving, draining, serving) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
+        let metrics = Arc::new(Metrics::default());
+        let bell = Arc::new(Bell::new(config.partners.iter().map(|partner| partner.name.as_str())));
+        let wake: Arc<dyn Wake> = bell.clone();
+        let (handoff, arrivals) = Handoff::new();
+        let durability = match config.intake.acknowledge {
+            Acknowledge::Durable => Durability::Durable,
+            Acknowledge::Received => Durability::Received,
+        };
+        let intake = Intake::new(spool.clone(), durability, config.intake.max_instance_size, handoff.clone());
+
+        // All listeners are bound before anything runs: a port that is taken is an error of the start.
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            bound.push(Bound::bind(&config, listener).await?);
+        }
+        let listeners =
+            config.listeners.iter().zip(&bound).map(|(listener, bound)| (listener.name.clone(), bound.address)).collect();
+
+        let state = WebState {
+            config: config.clone(),
+            index: index.clone(),
+            open_studies: handoff.open_studies().clone(),
+            changes: bell.changes(),
+            metrics: metrics.clone(),
+            intake: intake.clone(),
+            spool: spool.clone(),
+            objects: objects.clone(),
+            wake: wake.clone(),
+            sessions: Arc::new(Sessions::default()),
+            started: Timestamp::now(),
+            stop: serving.clone(),
+        };
+        let pages = TaskTracker::new();
+        serve_admin(&config, &state, &pages)?;
+        if let Some((listener, tls)) = pages_on {
+            pages.spawn(web::serve(listener, tls, web::public_router(state.clone()), serving.clone()));
+        }
+        let web = config.web.as_ref().and_then(|web| web.url.clone());
+
+        let recording = TaskTracker::new();
+        let (outcomes, results) = outbox::recorder::queue();
+        recording.spawn(outbox::recorder::run(index.clone(), results, wake.clone()));
+
+        let sending = TaskTracker::new();
+        let shared = Arc::new(worker::Shared {
+            config: config.clone(),
+            index: index.clone(),
+            spool: spool.clone(),
+            objects: objects.clone(),
+            outcomes,
+            metrics: metrics.clone(),
+            owner,
+            converting: std::sync::Mutex::default(),
+            stop: receiving.clone(),
+        });
+        for partner in &config.partners {
+            let team = worker::Team::new(partner.clone(), bell.of(&partner.name));
+            for number in 0..=partner.associations {
+                let reserved = number == partner.associations;
+                sending.spawn(worker::Worker::new(shared.clone(), team.clone(), reserved).run());
+            }
+        }
+
+        let drain = Drain { spool, index, objects, routes: config.routes.clone().into(), handoff, wake };
+        recording.spawn(drain.run(arrivals, draining.clone()));
+
+        let associations = TaskTracker::new();
+        let node = Arc::new(acceptor::Shared { config, intake, metrics, stop: receiving.clone() });
+        for bound in bound {
+            associations.spawn(bound.run(node.clone(), associations.clone()));
+        }
+        for tracker in [&associations, &sending, &recording, &pages] {
+            tracker.close();
+        }
+        Ok(Self { listeners, web, state, receiving, draining, serving, associations, sending, recording, pages })
+    }
+
+    /// The node's rows.
+    pub fn index(&self) -> &Index {
+        &self.state.index
+    }
+
+    /// A link that signs one browser in, once; `None` without `[web]`.
+    pub fn sign_in_link(&self) -> Option<String> {
+        Some(format!("{}/sign-in/{}", self.web.as_ref()?, self.state.sessions.issue_link()))
+    }
+
+    /// Stops in order; `true` if everything ended within the grace.
+    pub async fn stop(self, grace: Duration) -> bool {
+        let ended = async {
+            self.receiving.cancel();
+            self.associations.wait().await;
+            self.sending.wait().await;
+            self.draining.cancel();
+            self.recording.wait().await;
+            self.serving.cancel();
+            self.pages.wait().await;
+        };
+        let in_time = timeout(grace, ended).await.is_ok();
+        self.serving.cancel();
+        self.draining.cancel();
+        self.state.index.close().await;
+        // Its absence tells commands that the node is not running.
+        let _ = fs::remove_file(self.state.config.node.admin_socket());
+        in_time
+    }
+}
+
+/// Binds the web listener, and writes what it is called into the configuration: the port may be the kernel's choice.
+async fn bind_web(config: &mut Config) -> Result<Option<(TcpListener, Option<Arc<ServerConfig>>)>, StartError> {
+    let Some(settings) = &mut config.web else { return Ok(None) };
+    let address = settings.address;
+    let bind = |source| StartError::Web { address, source };
+    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    settings.address = listener.local_addr().map_err(bind)?;
+    let (scheme, tls) = match &settings.tls {
+        WebTls::Off => ("http", None),
+        WebTls::ServerOnly(identity) => ("https", Some(tls::https_config(identity).map_err(StartError::WebTls)?)),
+    };
+    settings.url.get_or_insert_with(|| format!("{scheme}://{}", settings.address));
+    Ok(Some((listener, tls)))
+}
+
+/// Starts the administration socket.
+fn serve_admin(config: &Config, state: &WebState, tasks: &TaskTracker) -> Result<(), StartError> {
+    let socket = config.node.admin_socket();
+    let failed = |source| StartError::DataDir { path: socket.clone(), source };
+    // The spool's lock is held, so whoever left a socket here is gone.
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
+    tasks.spawn(web::serve_admin(listener, web::admin_router(state.clone()), state.stop.clone()));
+    Ok(())
+}

@@ -34,6 +34,7 @@ use thiserror::Error;
 use crate::config::{Fingerprint, HostPort, Identity, Tls};
 
 pub use authority::{Authority, IssueError, Issued};
+pub(crate) use trouble::day;
 pub use trouble::{NotPinned, Trouble, explain};
 
 /// What this node speaks; the suites of both are forward secret and authenticated (BCP 195, as PS3.15 B.12 asks).

@@ -35,7 +35,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row, SqlSafeStr};
+use sqlx::{Connection, Row, SqlSafeStr};
 use thiserror::Error;
 
 use crate::dicom::{SopInstanceUid, StudyInstanceUid};
@@ -153,11 +153,26 @@ fn migrations() -> Migrator {
     )
 }
 
+/// The commit waits for the disk. The drain removes spool files, and the audit names disclosures, because of what was
+/// committed.
+const SYNCED: &str = "PRAGMA synchronous = FULL";
+
+/// The commit does not wait: a power cut may undo it, with all of its kind since the last synced one. That is for who
+/// holds what at the moment, which a power cut ends anyway.
+///
+/// Either is said before every transaction, so that one that was given up half-way leaves nothing to the next.
+const UNSYNCED: &str = "PRAGMA synchronous = NORMAL";
+
 /// Runs the body in one transaction of the writer: all of it is there afterwards, on disk, or nothing.
 macro_rules! writing {
     ($index:ident, $operation:literal, |$db:ident| $body:expr) => {
+        writing!($index, $operation, SYNCED, |$db| $body)
+    };
+    ($index:ident, $operation:literal, $synchronous:expr, |$db:ident| $body:expr) => {
         async {
-            let mut $db = $index.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut writer = $index.writer.acquire().await?;
+            sqlx::raw_sql($synchronous).execute(&mut *writer).await?;
+            let mut $db = writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = $body.await?;
             $db.commit().await?;
             Ok(done)
@@ -190,12 +205,13 @@ impl Index {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full) // the drain removes spool files because of what was committed
+            .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true)
             .pragma("temp_store", "memory"); // sorting must not leave patient data in a temporary file
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .test_before_acquire(false) // it is no network
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(options.clone())
@@ -204,6 +220,7 @@ impl Index {
         migrate(&writer, path).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
+            .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await
             .map_err(failed)?;
@@ -253,14 +270,14 @@ impl Index {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Claim>, IndexError> {
-        writing!(self, "claim deliveries", |db| outbox::claim(
+        writing!(self, "claim deliveries", UNSYNCED, |db| outbox::claim(
             &mut db, partner, owner, limit, lease, now
         ))
     }
 
     /// Gives back what was claimed and not begun. Says how many that were.
     pub async fn release(&self, deliveries: &[DeliveryId]) -> Result<u64, IndexError> {
-        writing!(self, "release deliveries", |db| outbox::step_all(
+        writing!(self, "release deliveries", UNSYNCED, |db| outbox::step_all(
             &mut db,
             deliveries,
             &Event::Release
@@ -274,7 +291,9 @@ impl Index {
         owner: &str,
         until: Timestamp,
     ) -> Result<u64, IndexError> {
-        writing!(self, "renew leases", |db| outbox::renew(&mut db, deliveries, owner, until))
+        writing!(self, "renew leases", UNSYNCED, |db| outbox::renew(
+            &mut db, deliveries, owner, until
+        ))
     }
 
     /// Writes what came of deliveries, in one transaction. A delivery that does not exist is left out of the answer.
@@ -568,6 +587,22 @@ mod tests {
         assert!(Index::open(&path).await.is_err());
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("not a database"));
         assert!(matches!(Index::open(dir.path()).await, Err(IndexError::Create { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_the_drain_relies_on_is_on_disk_whatever_was_written_before() {
+        let (index, _dir) = index().await;
+        let level = async || -> i64 {
+            let pragma = sqlx::query_scalar("PRAGMA synchronous").persistent(false);
+            pragma.fetch_one(&index.writer).await.unwrap()
+        };
+
+        for _ in 0..2 {
+            claim(&index, "york", 1, 0).await;
+            assert_eq!(level().await, 1);
+            index.record(&[ct(1, 1).to("york", Priority::Routine)]).await.unwrap();
+            assert_eq!(level().await, 2);
+        }
     }
 
     #[tokio::test]

@@ -1,1 +1,67 @@
-//! tests
+//! The harness of the promise tests: the real program, real peers, and what a test needs to tell whether a promise held.
+//!
+//! Everything runs on loopback, on ports that the kernel picks, in folders of its own, and is stopped when it is dropped;
+//! whatever was running when a test fails prints the end of its log. Nothing sleeps and hopes: [`eventually`] polls to a
+//! deadline and says what it waited for. A test fails by a panic, so the harness panics too, with a sentence.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+pub mod certificates;
+pub mod dcmtk;
+pub mod disk;
+pub mod eventually;
+pub mod gateway;
+pub mod held;
+pub mod http;
+pub mod network;
+pub mod orthanc;
+pub mod part10;
+pub mod process;
+pub mod random;
+pub mod raw;
+pub mod scripted;
+pub mod sender;
+
+pub use certificates::{Certificates, Identity};
+pub use dcmtk::{Dcmtk, Storescp};
+pub use disk::Disk;
+pub use eventually::{eventually, eventually_within};
+pub use gateway::{Gateway, Setup};
+pub use held::Held;
+pub use orthanc::Orthanc;
+pub use part10::Part10;
+pub use raw::RawDicom;
+pub use scripted::ScriptedPartner;
+pub use sender::Sender;
+
+/// SHA-256 in hexadecimal, as the index prints digests.
+pub fn digest(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest of every data set of a study, by SOP Instance UID: what must be found wherever the study went.
+pub fn digests(study: &sample_studies::Study) -> std::collections::BTreeMap<String, String> {
+    study
+        .instances
+        .iter()
+        .map(|instance| (instance.sop_instance_uid.clone(), digest(&instance.data_set)))
+        .collect()
+}
+
+/// Says so, past the test runner's capture and to the summary of `tests/run`, when a machine does not allow a test.
+pub fn skip(test: &str, why: &str) {
+    use std::io::Write as _;
+    let line = format!("SKIPPED {test}: {why}\n");
+    // Written and not printed: what is printed is shown for failed tests only.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Ok(summary) = std::env::var("GANTRY_SKIPPED") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(summary);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}

@@ -160,3 +160,80 @@ fn answers_to(config: &Config, called: &AeTitle) -> bool {
             .flat_map(|route| &route.when)
             .any(|condition| condition.on == Fact::CalledAeTitle && condition.admits(called.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::config_with;
+    use crate::config::{Condition, Pattern, Source};
+
+    const A: Fingerprint = Fingerprint([0xAA; 32]);
+    const B: Fingerprint = Fingerprint([0xBB; 32]);
+    const STRANGER: Fingerprint = Fingerprint([0xCC; 32]);
+
+    /// A source without a certificate, one with; partner A may send, partner B may not.
+    fn config() -> Config {
+        let mut config = config_with(&[("a", "A_PACS", &[A]), ("b", "B_PACS", &[B])]);
+        config.partners[0].may.insert(Permission::Send);
+        config.sources = vec![
+            Source { name: "ct".into(), ae_title: title("CT"), called: vec![], address: None, certificate: None },
+            Source {
+                name: "mr".into(),
+                ae_title: title("MR"),
+                called: vec![title("GANTRY")],
+                address: None,
+                certificate: Some(vec![STRANGER]),
+            },
+        ];
+        config.routes[0].when =
+            vec![Condition { on: Fact::CalledAeTitle, any_of: vec![Pattern::exact("RI_EMERG")] }];
+        config
+    }
+
+    fn title(text: &str) -> AeTitle {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_gets_in_and_as_whom() {
+        let config = config();
+        let who = |calling: &str, called: &str, certificate| {
+            admit(&config, calling, called, certificate)
+                .map(|sender| (sender.name, sender.may_store))
+                .map_err(|rejection| rejection.to_string())
+        };
+        let yes = |name: &str, may_store| Ok((name.to_owned(), may_store));
+        let no = |reason: &str| Err(reason.to_owned());
+
+        assert_eq!(who("CT", "GANTRY", None), yes("ct", true));
+        assert_eq!(who("  CT ", "RI_EMERG", None), yes("ct", true), "routes wait for this name");
+        assert_eq!(who("A_PACS", "GANTRY", Some(A)), yes("a", true));
+        assert_eq!(who("B_PACS", "GANTRY", Some(B)), yes("b", false));
+
+        assert_eq!(who("CT", "OTHER", None), no("called AE title OTHER is not one of ours"));
+        assert_eq!(who("NOBODY", "GANTRY", None), no("calling AE title NOBODY is neither a source's nor a partner's"));
+        assert_eq!(who("MR", "RI_EMERG", Some(STRANGER)), no("mr may not call RI_EMERG"));
+        assert!(who("", "GANTRY", None).is_err() && who("CT", "../../X\n", None).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_the_identity_and_the_ae_title_a_claim() {
+        let config = config();
+        let refused = |calling: &str, certificate| admit(&config, calling, "GANTRY", certificate).unwrap_err();
+
+        assert!(matches!(refused("B_PACS", Some(A)), Rejection::WrongCertificate { sender, .. } if sender == "b"));
+        assert!(matches!(refused("A_PACS", None), Rejection::PlaintextNotForIt(name) if name == "a"));
+        assert!(matches!(refused("A_PACS", Some(STRANGER)), Rejection::WrongCertificate { .. }));
+        // A source without pins takes any certificate of the authorities, and not one that is somebody else's.
+        assert!(matches!(refused("CT", Some(A)), Rejection::WrongCertificate { .. }));
+        assert!(admit(&config, "CT", "GANTRY", Some(Fingerprint([0xDD; 32]))).is_ok());
+    }
+
+    #[test]
+    fn a_peer_is_told_less_than_the_log() {
+        let certificate = Rejection::WrongCertificate { sender: "a".into(), certificate: B }.pdu();
+        let unknown = Rejection::UnknownCalling(title("X")).pdu();
+        assert_eq!(certificate, unknown);
+        assert_eq!(Rejection::Busy(3).pdu().result, AssociationRJResult::Transient);
+    }
+}

@@ -294,7 +294,7 @@ mod tests {
     fn a_number_without_its_unit_is_no_time_and_no_size() {
         assert_eq!(
             (duration("90s"), duration("2 h")),
-            (Some(Duration::from_secs(90)), Some(Duration::from_secs(7200)))
+            (Some(Duration::from_secs(90)), Some(Duration::from_hours(2)))
         );
         assert_eq!((size("2GiB"), size("64 KiB")), (Some(2 << 30), Some(64 << 10)));
         for text in

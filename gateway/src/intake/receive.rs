@@ -182,8 +182,8 @@ impl<'a> Active<'a> {
     fn begin(intake: &'a Intake, announced: Announced, memory: Vec<u8>) -> Result<Self, IntakeError> {
         let incoming = intake.spool.begin(memory)?;
         let limit = intake.max_instance_size;
-        let budget = Budget { total: Some(limit), ..Budget::default() };
-        Ok(Self { scanner: Scanner::new(&announced.transfer_syntax, budget), announced, incoming, limit })
+        let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
+        Ok(Self { announced, incoming, scanner, limit })
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), IntakeError> {

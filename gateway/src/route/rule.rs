@@ -63,3 +63,69 @@ pub(super) fn value_of(fact: &Fact, facts: &Facts) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dicom_dictionary_std::tags;
+    use gantry_store::facts::{Addressed, Priority, Purpose};
+
+    use super::*;
+    use crate::config::{Pattern, Protect};
+    use crate::testing::facts;
+
+    fn route(name: &str, on: Fact, like: &str, to: &[&str], priority: Priority) -> Route {
+        Route {
+            name: name.into(),
+            when: vec![Condition { on, any_of: vec![Pattern::ignoring_case(like)] }],
+            to: to.iter().map(|partner| (*partner).to_owned()).collect(),
+            purpose: Purpose::DirectCare,
+            priority,
+            protect: Protect::AsReceived,
+        }
+    }
+
+    fn names(routes: &[Route], facts: &Facts) -> Vec<(String, Priority)> {
+        destinations(routes, facts).into_iter().map(|routed| (routed.partner, routed.priority)).collect()
+    }
+
+    #[test]
+    fn every_route_that_matches_applies_and_the_most_urgent_decides_for_a_partner() {
+        let modality = Fact::Attribute(tags::MODALITY, "Modality");
+        let routes = [
+            route("ct", modality.clone(), "CT", &["a", "b"], Priority::Routine),
+            route("emergency", Fact::CalledAeTitle, "RI_EMERG", &["a"], Priority::Emergency),
+            route("mr", modality, "MR", &["c"], Priority::Routine),
+        ];
+        let mut ct = facts(1);
+        ct.origin.called_ae_title = "RI_EMERG".parse().unwrap();
+
+        assert_eq!(names(&routes, &ct), [("a".into(), Priority::Emergency), ("b".into(), Priority::Routine)]);
+        assert_eq!(destinations(&routes, &ct)[0].route, "emergency");
+    }
+
+    #[test]
+    fn any_of_several_values_may_match_and_an_absent_one_matches_nothing() {
+        let on = |keyword, tag| Fact::Attribute(tag, keyword);
+        let derived = route("d", on("ImageType", tags::IMAGE_TYPE), "LOCALIZER", &["a"], Priority::Routine);
+        let station = route("s", on("StationName", tags::STATION_NAME), "*", &["a"], Priority::Routine);
+        let mut scout = facts(1);
+        scout.attributes.insert(tags::IMAGE_TYPE, br"ORIGINAL\PRIMARY\LOCALIZER ".to_vec());
+
+        assert_eq!(names(&[derived], &scout).len(), 1);
+        assert!(names(&[station], &scout).is_empty());
+    }
+
+    #[test]
+    fn what_a_person_addressed_goes_there_only_and_nothing_goes_back_to_its_sender() {
+        let all = route("all", Fact::Listener, "*", &["a", "b"], Priority::Routine);
+        let mut by_hand = facts(1);
+        by_hand.origin.addressed_to =
+            Some(Addressed { partner: "c".into(), priority: Priority::Urgent, purpose: Purpose::Mdt });
+        let mut from_a = facts(2);
+        from_a.origin.from_partner = true;
+        from_a.origin.sender = "a".into();
+
+        assert_eq!(names(std::slice::from_ref(&all), &by_hand), [("c".into(), Priority::Urgent)]);
+        assert_eq!(names(&[all], &from_a), [("b".into(), Priority::Routine)]);
+    }
+}

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -38,13 +38,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Serves the web's listener until stopped; with `tls`, https and nothing else.
 pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, stop: CancellationToken) {
     let tls = tls.map(TlsAcceptor::from);
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        // Events are small writes that people wait for.
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    };
-    run(accept, &stop, |stream, stop| {
+    run(listener, &stop, |stream, stop| {
         let (tls, router) = (tls.clone(), router.clone());
         async move {
             match tls {
@@ -62,15 +56,37 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router
 
 /// Serves the administrator's socket until stopped.
 pub async fn serve_admin(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    run(accept, &stop, |stream, stop| converse(stream, router.clone(), stop)).await;
+    run(listener, &stop, |stream, stop| converse(stream, router.clone(), stop)).await;
 }
 
-async fn run<S, F>(
-    accept: impl AsyncFn() -> io::Result<S>,
-    stop: &CancellationToken,
-    serve: impl Fn(S, CancellationToken) -> F,
-) where
+/// What connections come from.
+trait Accept {
+    type Stream;
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        // Events are small writes that people wait for.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+async fn run<L, F>(listener: L, stop: &CancellationToken, serve: impl Fn(L::Stream, CancellationToken) -> F)
+where
+    L: Accept,
     F: Future<Output = ()> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -78,7 +94,7 @@ async fn run<S, F>(
     loop {
         let next = async {
             let permit = room.clone().acquire_owned().await;
-            (accept().await, permit)
+            (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
             () = stop.cancelled() => break,

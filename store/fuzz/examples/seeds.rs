@@ -58,7 +58,7 @@ fn main() -> std::io::Result<()> {
             short(0x0008_0100, "SH", b"A1", big),
             item(ITEM_END, 0, big),
             item(SEQUENCE_END, 0, big),
-            long(0x7FE0_0010, "OW", 4, b"\1\2\3\4", big),
+            long(0x7FE0_0010, "OW", 4, &[1, 2, 3, 4], big),
         ]
         .concat()
     };
@@ -71,7 +71,7 @@ fn main() -> std::io::Result<()> {
         implicit(ITEM, 0, b""),
         implicit(SEQUENCE_END, 0, b""),
         implicit(0x0010_0020, 2, b"P1"),
-        implicit(0x7FE0_0010, 4, b"\1\2\3\4"),
+        implicit(0x7FE0_0010, 4, &[1, 2, 3, 4]),
     ]
     .concat();
     let encapsulated = [
@@ -95,8 +95,14 @@ fn main() -> std::io::Result<()> {
     // One stored block (RFC 1951 3.2.4) needs no encoder.
     let explicit = nested(false);
     let length = explicit.len() as u16;
-    let deflated =
-        [vec![1], length.to_le_bytes().to_vec(), (!length).to_le_bytes().to_vec(), explicit.clone(), vec![0]].concat();
+    let deflated = [
+        vec![1],
+        length.to_le_bytes().to_vec(),
+        (!length).to_le_bytes().to_vec(),
+        explicit.clone(),
+        vec![0],
+    ]
+    .concat();
 
     // The first byte: syntax + 5 × (length of chunks − 1).
     for (name, choice, data_set) in [
@@ -106,9 +112,20 @@ fn main() -> std::io::Result<()> {
         ("big", 3, &nested(true)),
         ("encapsulated", 64, &encapsulated),
         ("unknown", 1, &unknown),
-        ("unknown-big", 3, &[long(0x0009_1010, "UN", UNDEFINED, b"", true), implicit(SEQUENCE_END, 0, b"")].concat()),
+        (
+            "unknown-big",
+            3,
+            &[long(0x0009_1010, "UN", UNDEFINED, b"", true), implicit(SEQUENCE_END, 0, b"")]
+                .concat(),
+        ),
         ("claim", 1, &long(0x0009_1010, "OB", 0xFFFF_FFF0, b"few", false)),
-        ("nesting", 1, &[long(0x0008_1140, "SQ", UNDEFINED, b"", false), item(ITEM, UNDEFINED, false)].concat().repeat(66)),
+        (
+            "nesting",
+            1,
+            &[long(0x0008_1140, "SQ", UNDEFINED, b"", false), item(ITEM, UNDEFINED, false)]
+                .concat()
+                .repeat(66),
+        ),
     ] {
         let input = [&[choice][..], data_set].concat();
         for target in ["scanner", "parser"] {

@@ -24,7 +24,11 @@ impl Visitor for Identity {
     }
 }
 
-fn scan(syntax: &TransferSyntax, bytes: &[u8], chunk: usize) -> Result<(Scan, Identity), ScanError> {
+fn scan(
+    syntax: &TransferSyntax,
+    bytes: &[u8],
+    chunk: usize,
+) -> Result<(Scan, Identity), ScanError> {
     let budget = Budget { inflated: 1 << 20, ..Budget::default() };
     let mut scanner = Scanner::with_visitor(syntax, budget, Identity::default());
     for chunk in bytes.chunks(chunk) {

@@ -90,10 +90,11 @@ pub struct Scan {
     /// Whether top-level Pixel Data is a sequence of fragments (PS3.5 A.4). That it should be is the transfer syntax's
     /// claim; the two differ in data sets that some devices write.
     pub encapsulated: bool,
-    /// Sequences of VR UN and undefined length, whose contents are Implicit VR Little Endian in an explicit data set
-    /// (PS3.5 6.2.2). dicom-object 0.10 reads them as explicit, so it sees other elements than this pass did and none
-    /// of the limits hold: **never hand it a data set where this is not 0.**
-    pub unknown_sequences: u64,
+    /// Whether dicom-object 0.10 finds the same elements as this pass, so that the limits hold for it too. **Never hand it
+    /// a data set where this is false:** it loses its place, and takes for nested sequences what are bytes of a value.
+    /// It does so where a sequence has VR UN, whose content it reads as explicit VR and not as implicit (PS3.5 6.2.2),
+    /// and behind a value that is not a whole number of its VR's units, of which it leaves the remainder unread.
+    pub tree_safe: bool,
     /// Elements, items and fragments at all levels.
     pub elements: u64,
 }
@@ -211,7 +212,7 @@ impl<V: Visitor> Scanner<V> {
             attributes: walked.attributes,
             pixel_data_offset: walked.pixel_data_offset.filter(|_| !deflated),
             encapsulated: walked.encapsulated,
-            unknown_sequences: walked.unknown_sequences,
+            tree_safe: walked.tree_safe,
             elements: walked.elements,
         };
         Ok((scan, walked.visitor))

@@ -507,7 +507,7 @@ mod tests {
     const ROUTINE: Priority = Priority::Routine;
     const URGENT: Priority = Priority::Urgent;
     const EMERGENCY: Priority = Priority::Emergency;
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     /// SOP Instance UIDs' last components of what a claim returns.
     async fn claimed(index: &Index, limit: u32, second: i64) -> Vec<String> {
@@ -633,6 +633,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_sent_is_said_once_and_not_while_more_may_come() {
+        use EventKind::{AllSent, Created, FirstSent, ReceivedAll};
         let (index, _dir) = index().await;
         let id = record(&index, &[ct(1, 1).to("york", ROUTINE)]).await;
         let mut sent = Vec::new();
@@ -651,7 +652,6 @@ mod tests {
         let kinds: Vec<_> =
             index.transfer(id).await.unwrap().unwrap().events.iter().map(|e| e.kind).collect();
         assert_eq!(sent, [false, false, false, true]);
-        use EventKind::{AllSent, Created, FirstSent, ReceivedAll};
         assert_eq!(kinds, [Created, FirstSent, ReceivedAll, AllSent]);
     }
 

@@ -211,7 +211,7 @@ mod tests {
         let mut batch: Vec<_> = (1..=5).map(|n| ct(1, n).to("york", ROUTINE)).collect();
         batch.push(ct(1, 3).again().to("york", ROUTINE));
         batch.push(ct(1, 4).altered(1).to("york", ROUTINE));
-        batch.push(ct(1, 5).altered(2).from_partner("leeds").to("york", ROUTINE));
+        batch.push(ct(1, 5).altered(2).sent_by_partner("leeds").to("york", ROUTINE));
         let first = index.record(&batch).await.unwrap();
         let before = format!("{:?}", index.transfers(&TransferFilter::default()).await.unwrap());
 
@@ -288,10 +288,8 @@ mod tests {
 
         assert_eq!(again[0].ordered, [("york".to_owned(), EMERGENCY)]);
         assert_eq!(late[0].ordered, [("york".to_owned(), EMERGENCY)]);
-        let claims = index
-            .claim("york", "node", 9, std::time::Duration::from_secs(60), at(9))
-            .await
-            .unwrap();
+        let claims =
+            index.claim("york", "node", 9, std::time::Duration::from_mins(1), at(9)).await.unwrap();
         assert!(claims.len() == 3 && claims.iter().all(|claim| claim.priority == EMERGENCY));
         let detail = index.transfer(first[0].transfers[0]).await.unwrap().unwrap();
         assert_eq!(
@@ -325,7 +323,7 @@ mod tests {
         for (first, second, expected) in table {
             let (index, _dir) = index().await;
             let sent_by = |arrival: Arrival, sender: Sender| match sender {
-                Some(partner) => arrival.from_partner(partner),
+                Some(partner) => arrival.sent_by_partner(partner),
                 None => arrival,
             };
             index.record(&[sent_by(ct(1, 1), first).to("york", ROUTINE)]).await.unwrap();
@@ -354,7 +352,7 @@ mod tests {
     async fn what_is_in_quarantine_does_not_decide_about_what_comes_from_the_rightful_sender() {
         let (index, _dir) = index().await;
         let altered = ct(1, 1).altered(1).to("york", ROUTINE);
-        index.record(&[ct(1, 1), altered.clone().from_partner("leeds")]).await.unwrap();
+        index.record(&[ct(1, 1), altered.clone().sent_by_partner("leeds")]).await.unwrap();
 
         let recorded = index.record(&[altered.again()]).await.unwrap();
 

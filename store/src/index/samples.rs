@@ -90,7 +90,7 @@ impl Arrival {
     }
 
     /// From a partner instead.
-    pub(super) fn from_partner(mut self, name: &str) -> Self {
+    pub(super) fn sent_by_partner(mut self, name: &str) -> Self {
         name.clone_into(&mut self.facts.origin.sender);
         self.facts.origin.from_partner = true;
         self
@@ -139,7 +139,7 @@ pub(super) async fn claim(
     limit: u32,
     second: i64,
 ) -> Vec<DeliveryId> {
-    let lease = std::time::Duration::from_secs(60);
+    let lease = std::time::Duration::from_mins(1);
     let claims = index.claim(partner, "node", limit, lease, at(second)).await.unwrap();
     claims.into_iter().map(|claim| claim.delivery).collect()
 }

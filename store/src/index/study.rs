@@ -163,7 +163,7 @@ impl Studies {
                     entry.changed = true;
                 }
                 (Some(said), Some(value)) => {
-                    entry.conflict |= index < ABOUT_THE_PATIENT && *said != value
+                    entry.conflict |= index < ABOUT_THE_PATIENT && *said != value;
                 }
             }
         }
@@ -294,11 +294,12 @@ pub(super) async fn summaries(
         }
         // Version 1 is never in quarantine and there once for each SOP instance, so it is what is counted.
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT s.study, s.modality, COUNT(DISTINCT s.id) AS series, COUNT(*) AS instances FROM series s \
-             JOIN instance i ON i.series = s.id AND i.quarantined = 0 AND i.version = 1 WHERE s.study IN ",
+            "SELECT s.study, s.modality, COUNT(*) AS series, CAST(SUM(i.count) AS BIGINT) AS instances FROM series s \
+             JOIN (SELECT series, COUNT(*) AS count FROM instance WHERE quarantined = 0 AND version = 1 \
+             AND series IN (SELECT id FROM series WHERE study IN ",
         );
         list::push(&mut query, ids.iter().copied());
-        query.push(" GROUP BY s.study, s.modality ORDER BY s.study, MIN(s.id)");
+        query.push(") GROUP BY series) i ON i.series = s.id GROUP BY s.study, s.modality ORDER BY s.study, MIN(s.id)");
         for row in query.build().fetch_all(&mut *db).await? {
             let Some(summary) = summaries.get_mut(&row.try_get::<i64, _>("study")?) else {
                 continue;
@@ -379,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn one_number_at_two_organisations_does_not_mix_two_people() {
         let (index, _dir) = index().await;
-        let other = ct(2, 1).with(tags::PATIENT_NAME, "JONES^BOB").from_partner("leeds");
+        let other = ct(2, 1).with(tags::PATIENT_NAME, "JONES^BOB").sent_by_partner("leeds");
 
         index.record(&[ct(1, 1), other]).await.unwrap();
 

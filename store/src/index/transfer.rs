@@ -309,13 +309,21 @@ pub struct Conservation {
 
 const TRANSFERS: &str = "SELECT t.* FROM transfer t ";
 
+/// Row ids of the transfers that have something unfinished. Steps from one to the next in the index, past the backlog of
+/// each.
+const UNFINISHED: &str = "WITH RECURSIVE unfinished (transfer) AS (\
+     SELECT MIN(transfer) FROM delivery WHERE state IN ('queued', 'sending', 'deferred', 'failed') UNION ALL \
+     SELECT (SELECT MIN(transfer) FROM delivery WHERE state IN ('queued', 'sending', 'deferred', 'failed') \
+     AND transfer > unfinished.transfer) FROM unfinished WHERE unfinished.transfer IS NOT NULL) ";
+
 /// The transfers that a filter lets through, newest first.
 pub(super) async fn list(
     db: &mut SqliteConnection,
     filter: &TransferFilter,
 ) -> sqlx::Result<Vec<TransferSummary>> {
-    let mut query = QueryBuilder::<Sqlite>::new(TRANSFERS);
-    query.push("WHERE 1 = 1");
+    let mut query =
+        QueryBuilder::<Sqlite>::new(if filter.only_unfinished { UNFINISHED } else { "" });
+    query.push(TRANSFERS).push("WHERE 1 = 1");
     if let Some(priority) = filter.priority {
         query.push(" AND t.priority = ").push_bind(rank(priority));
     }
@@ -332,9 +340,7 @@ pub(super) async fn list(
         query.push(" AND t.created_at >= ").push_bind(since.as_millisecond());
     }
     if filter.only_unfinished {
-        query.push(
-            " AND t.id IN (SELECT transfer FROM delivery WHERE state IN ('queued', 'sending', 'deferred', 'failed'))",
-        );
+        query.push(" AND t.id IN (SELECT transfer FROM unfinished)");
     }
     query.push(" ORDER BY t.created_at DESC, t.id DESC LIMIT ").push_bind(i64::from(filter.limit));
     let rows = query.build().fetch_all(&mut *db).await?;
@@ -1067,10 +1073,8 @@ mod tests {
         let retried: Vec<_> =
             after.events.iter().filter(|event| event.kind == EventKind::Retried).collect();
         assert_eq!((retried.len(), retried[0].actor.as_deref()), (1, Some("dr-jones")));
-        let claims = index
-            .claim("york", "node", 9, std::time::Duration::from_secs(60), at(3))
-            .await
-            .unwrap();
+        let claims =
+            index.claim("york", "node", 9, std::time::Duration::from_mins(1), at(3)).await.unwrap();
         assert_eq!(claims.iter().map(|claim| claim.attempt).collect::<Vec<_>>(), [1, 1]);
     }
 
@@ -1101,6 +1105,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_paused_waits_and_keeps_its_place() {
+        use EventKind::{Created, Delayed, Paused, Resumed, Retried};
         let (index, _dir) = index().await;
         let id = three_to_york(&index).await;
         let held = claim(&index, "york", 2, 0).await;
@@ -1119,7 +1124,6 @@ mod tests {
         assert_eq!(resumed[..2], held[..]);
         let kinds: Vec<_> =
             index.transfer(id).await.unwrap().unwrap().events.iter().map(|e| e.kind).collect();
-        use EventKind::{Created, Delayed, Paused, Resumed, Retried};
         assert_eq!(kinds, [Created, Paused, Delayed, Retried, Resumed]);
     }
 
@@ -1133,10 +1137,8 @@ mod tests {
         assert_eq!(index.make_urgent(id, Priority::Urgent, "dr-jones", at(2)).await.unwrap(), 0);
 
         assert_eq!(summary(&index, id).await.priority, Priority::Emergency);
-        let claims = index
-            .claim("york", "node", 3, std::time::Duration::from_secs(60), at(3))
-            .await
-            .unwrap();
+        let claims =
+            index.claim("york", "node", 3, std::time::Duration::from_mins(1), at(3)).await.unwrap();
         assert!(claims.iter().all(|claim| claim.transfer == id));
     }
 

@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use serde_spanned::Spanned;
 
 use super::{Bad, Check, Fingerprint, Identity, Names, Section, Tls, Written, each};
-use crate::tls::{self, CertificateFacts, TlsError};
+use crate::tls::{self, CertificateFacts, TlsError, day};
 
 /// How long before the end a certificate is worth a warning: time enough for an authority's paperwork.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 30);
@@ -295,8 +295,4 @@ impl Check {
         };
         self.problem(section, span, Bad::new(message, label, help));
     }
-}
-
-fn day(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d").to_string()
 }

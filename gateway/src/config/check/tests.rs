@@ -8,6 +8,7 @@ use super::super::report::Style;
 use super::super::{
     Acknowledge, Fact, HostPort, ListenerTls, PartnerTls, Permission, Protect, WebTls,
 };
+use super::super::{Database, Delivery, Intake, Limits, Log, ObjectStore};
 use super::*;
 use crate::tls::Authority;
 
@@ -130,7 +131,10 @@ impl Folder {
     fn in_a_line(&self, finding: &Finding) -> String {
         let json = serde_json::to_value(finding).unwrap();
         let part = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
-        let place = format!("{}:{} {}", json["line"], json["column"], part("text"));
+        let place = match finding.line_and_column() {
+            Some((line, column)) => format!("{line}:{column} {}", part("text")),
+            None => "whole file".to_owned(),
+        };
         let severity = if finding.severity() == Severity::Warning { "warning: " } else { "" };
         let shown = format!(
             "{place} | {severity}{} | {} | {}",
@@ -149,161 +153,251 @@ impl Folder {
 }
 
 #[test]
-fn dump() {
+fn every_mistake_is_told_with_its_place_and_its_remedy() {
     let folder = Folder::new();
-    for (from, to) in CASES {
-        assert_eq!(GANTRY_TOML.matches(from).count(), 1, "{from}");
-        println!("CASE {from:?} -> {to:?}");
-        for f in folder.findings(&GANTRY_TOML.replace(from, to)) {
-            println!("   {f}");
-        }
+    assert_eq!(folder.findings(GANTRY_TOML), [""; 0]);
+
+    let cases = include_str!("problems.txt").split("\n\n").skip(1);
+    for case in cases {
+        let lines = |mark: &str| -> Vec<&str> {
+            case.lines()
+                .filter_map(|line| line.strip_prefix(mark))
+                .map(|line| line.trim_start_matches(' '))
+                .collect()
+        };
+        let (before, after) = (lines("-").join("\n") + "\n", lines("+").join("\n") + "\n");
+        let text = format!("\n{GANTRY_TOML}");
+        assert_eq!(text.matches(&format!("\n{before}")).count(), 1, "{before}");
+        let text =
+            text.replace(&format!("\n{before}"), &format!("\n{}", after.trim_start_matches('\n')));
+
+        assert_eq!(folder.findings(&text[1..]), lines("="), "{after}");
     }
 }
 
-const CASES: &[(&str, &str)] = &[
-    ("organisation = \"RXX\"", "organisation = \"RXX\""),
-    // node
-    ("ae-title = \"GANTRY\"", "ae-title = \"RXX_GATEWAY_LONG_NAME\""),
-    ("ae-title = \"GANTRY\"", "ae_title = \"GANTRY\""),
-    ("ae-title = \"GANTRY\"", "ae-title = 7"),
-    ("ae-title = \"GANTRY\"\n", ""),
-    ("organisation = \"RXX\"\n", ""),
-    ("organisation = \"RXX\"", "organisation = \"\""),
-    ("[node]\nae-title = \"GANTRY\"\norganisation = \"RXX\"\ndata-dir = \"data\"\n", ""),
-    ("[node]", "[nod]"),
-    ("[node]", "[[node]]"),
-    (
-        "data-dir = \"data\"",
-        "data-dir = \"/srv/abcdefghijklmnopqrstuvwxyz/abcdefghijklmnopqrstuvwxyz/abcdefghijklmnopqrstuvwxyz/abcdefghijklmnop\"",
-    ),
-    ("[node]\n", "[node\n"),
-    // listener
-    (
-        "[[listener]]\naddress = \"0.0.0.0:2762\"\n\n[[listener]]\naddress = \"127.0.0.1:11112\"\ntls = \"off\"\nallow = [\"127.0.0.0/8\"]\n",
-        "",
-    ),
-    ("address = \"0.0.0.0:2762\"", "address = \"localhost:2762\""),
-    ("address = \"0.0.0.0:2762\"", "address = \"2762\""),
-    ("address = \"0.0.0.0:2762\"", "addres = \"0.0.0.0:2762\""),
-    ("address = \"0.0.0.0:2762\"", "address = \"127.0.0.1:11112\""),
-    ("address = \"0.0.0.0:2762\"\n", ""),
-    ("tls = \"off\"\nallow", "tls = \"of\"\nallow"),
-    ("tls = \"off\"\nallow", "tls = \"server-only\"\nallow"),
-    ("allow = [\"127.0.0.0/8\"]\n", ""),
-    ("allow = [\"127.0.0.0/8\"]\n", "allow = []\n"),
-    ("allow = [\"127.0.0.0/8\"]\n", "allow = [\"10.0.0.0/8\", \"lan\"]\n"),
-    ("allow = [\"127.0.0.0/8\"]\n", "allow = \"0.0.0.0/0\"\nmax-associations = 0\n"),
-    ("address = \"0.0.0.0:2762\"\n", "address = \"0.0.0.0:2762\"\nmax-associations = \"64\"\n"),
-    // tls
-    (
-        "[tls]\ncertificate = \"tls/node.crt\"\nkey = \"tls/node.key\"\nauthorities = [\"tls/ca.crt\"]\n",
-        "",
-    ),
-    ("certificate = \"tls/node.crt\"", "certificate = \"tls/nod.crt\""),
-    ("certificate = \"tls/node.crt\"", "certificate = \"tls/old.crt\""),
-    (
-        "certificate = \"tls/node.crt\"\nkey = \"tls/node.key\"",
-        "certificate = \"tls/old.crt\"\nkey = \"tls/old.key\"",
-    ),
-    (
-        "certificate = \"tls/node.crt\"\nkey = \"tls/node.key\"",
-        "certificate = \"tls/soon.crt\"\nkey = \"tls/soon.key\"",
-    ),
-    (
-        "certificate = \"tls/node.crt\"\nkey = \"tls/node.key\"",
-        "certificate = \"tls/future.crt\"\nkey = \"tls/future.key\"",
-    ),
-    ("key = \"tls/node.key\"", "key = \"tls/open.key\""),
-    ("key = \"tls/node.key\"", "key = \"tls/node.crt\""),
-    ("key = \"tls/node.key\"\n", ""),
-    ("authorities = [\"tls/ca.crt\"]", "authorities = []"),
-    ("authorities = [\"tls/ca.crt\"]", "authorities = [\"tls/ca.crt\", \"tls/empty.crt\"]"),
-    // web
-    ("address = \"127.0.0.1:8080\"", "address = \"127.0.0.1:11112\""),
-    ("address = \"127.0.0.1:8080\"", "address = \"0.0.0.0:8080\"\ntls = \"off\""),
-    (
-        "address = \"127.0.0.1:8080\"",
-        "address = \"127.0.0.1:8080\"\ntls = \"mutual\"\nurl = \"images.trust.example\"",
-    ),
-    ("address = \"127.0.0.1:8080\"", "address = \"127.0.0.1:8080\"\nkey = \"tls/node.key\""),
-    (
-        "address = \"127.0.0.1:8080\"",
-        "address = \"127.0.0.1:8080\"\nkey = \"tls/node.key\"\ncertificate = \"tls/node.crt\"\ntls = \"off\"",
-    ),
-    // intake, association, delivery, log
-    (
-        "acknowledge = \"durable\"",
-        "acknowledge = \"fast\"\nreserve = 5\nmax-instance-size = \"2GB\"",
-    ),
-    ("acknowledge = \"durable\"", "reserve = \"5\"\nmax-instance-size = \"2KiB\""),
-    (
-        "[web]",
-        "[association]\nmax-pdu = \"1KiB\"\nidle-timeout = \"60\"\nhandshake-timeout = \"soon\"\nrelease-timeout = \"1h\"\n[web]",
-    ),
-    (
-        "[web]",
-        "[delivery]\nretry-floor = \"1m\"\nretry-ceiling = \"30s\"\nassociation-idle = \"0s\"\n[web]",
-    ),
-    ("[web]", "[log]\nformat = \"xml\"\nlevel = \"verbose\"\n[web]"),
-    // object store, database
-    ("kind = \"file\"", "kind = \"s3\"\nbucket = \"b\"\npath-style = true"),
-    ("kind = \"file\"", "kind = \"file\"\nbucket = \"b\""),
-    ("kind = \"file\"", "kind = \"azure\""),
-    ("url = \"sqlite\"", "url = \"postgres://gantry:secret@db/gantry\""),
-    ("url = \"sqlite\"", "url = \"mysql://gantry:secret@db/gantry\""),
-    // source
-    ("name = \"pacs\"", "name = \"our pacs\""),
-    ("name = \"pacs\"", "name = \"york-ed\""),
-    ("name = \"pacs\"\n", ""),
-    ("ae-title = \"PACS\"", "ae-title = \"YORK\"\ncalled = [\"A\\\\B\"]"),
-    ("address = \"127.0.0.1:11113\"", "address = \"127.0.0.1\""),
-    ("address = \"127.0.0.1:11113\"", "certificate = \"tls/royal-infirmary.crt\""),
-    // partner
-    ("name = \"royal-infirmary\"", "nmae = \"royal-infirmary\""),
-    ("ae-title = \"RI_IEP\"", "ae-title = \"GANTRY\""),
-    ("ae-title = \"RI_IEP\"", "ae-title = \"YORK\""),
-    ("certificate = \"tls/royal-infirmary.crt\"\n", ""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/none.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/old.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/both.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/soon.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/future.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/stranger.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/node.crt\""),
-    ("certificate = \"tls/royal-infirmary.crt\"", "certificate = \"tls/ca.crt\""),
-    ("associations = 4", "associations = 100"),
-    ("may = [\"receive\", \"query\", \"retrieve\", \"send\"]", "may = [\"send\", \"recieve\"]"),
-    ("tls = \"off\"\n\n[[route]]", "tls = \"server-only\"\n\n[[route]]"),
-    ("tls = \"off\"\n\n[[route]]", "tls = \"off\"\ncertificate = \"tls/ca.crt\"\n\n[[route]]"),
-    // route
-    ("name = \"emergency to the royal infirmary\"\n", ""),
-    ("when = { called-ae-title = \"RI_EMERG\" }\n", ""),
-    ("when = { called-ae-title = \"RI_EMERG\" }", "when = {}"),
-    ("when = { called-ae-title = \"RI_EMERG\" }", "when = \"always\""),
-    (
+#[test]
+fn all_is_told_at_once_in_the_order_of_the_files() {
+    let folder = Folder::new();
+    folder.write("conf.d/20-york.toml", "[[partner]]\nname = \"x\"\nae-title = \"X\\\\\"\naddress = \"x:1\"\ntls = \"off\"\n[log]\n");
+    folder.write(
+        "conf.d/10-hull.toml",
+        "[[route]]\nname = \"to hull\"\nwhen.modality = \"CT\"\nto = \"hul\"\n",
+    );
+    folder.write("conf.d/ignored.toml~", "=");
+    let text = GANTRY_TOML.replace("\"durable\"", "\"fast\"").replace("data-dir", "data-folder");
+
+    let problems = folder.load(&text).unwrap_err();
+
+    let places: Vec<_> = problems
+        .iter()
+        .map(|finding| {
+            (
+                finding.file().unwrap().rsplit('/').next().unwrap(),
+                finding.line_and_column().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("gantry.toml", (4, 1)),
+        ("gantry.toml", (23, 15)),
+        ("10-hull.toml", (4, 6)),
+        ("20-york.toml", (3, 12)),
+        ("20-york.toml", (6, 1)),
+    ];
+    assert_eq!(places, expected);
+    assert_eq!(problems.to_string(), "the configuration has 5 problems");
+    assert_eq!(problems.render(Style::Plain).matches("help: ").count(), 5);
+}
+
+#[test]
+fn parts_add_sources_partners_and_routes_with_files_beside_them() {
+    let folder = Folder::new();
+    let certificate = fs::read_to_string(folder.0.path().join("tls/royal-infirmary.crt")).unwrap();
+    folder.write("conf.d/ri.crt", &certificate);
+    let (from, until) = (
+        GANTRY_TOML.find("[[partner]]").unwrap(),
+        GANTRY_TOML.find("[[partner]]\nname = \"york").unwrap(),
+    );
+    let partner = GANTRY_TOML[from..until].replace("tls/royal-infirmary.crt", "ri.crt");
+    folder.write("conf.d/ri.toml", &partner);
+
+    let (config, warnings) =
+        folder.load(&(GANTRY_TOML[..from].to_owned() + &GANTRY_TOML[until..])).unwrap();
+
+    assert!(warnings.is_empty());
+    let names: Vec<_> = config.partners.iter().map(|partner| partner.name.as_str()).collect();
+    assert_eq!(names, ["york-ed", "royal-infirmary"]);
+    assert_eq!(config.partner("royal-infirmary").unwrap().certificates.len(), 1);
+}
+
+#[test]
+fn a_problem_looks_like_this() {
+    let folder = Folder::new();
+    let problems = folder
+        .load(&GANTRY_TOML.replace("\"royal-infirmary\"]", "\"royal-infirmry\"]"))
+        .unwrap_err();
+
+    let shown =
+        problems.render(Style::Plain).replace(&format!("{}/", folder.0.path().display()), "");
+    let expected = "  × there is no partner \"royal-infirmry\"
+    ╭─[gantry.toml:53:7]
+ 53 │ to = [\"royal-infirmry\"]
+    ·       ────────┬───────
+    ·               ╰── unknown
+    ╰────
+  help: Did you mean \"royal-infirmary\"? There is \"royal-infirmary\", \"york-ed\".
+";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn what_is_missing_as_a_whole_needs_no_frame() {
+    let folder = Folder::new();
+    let shown = folder.load("").unwrap_err().render(Style::Plain);
+
+    let shown = shown.replace(&format!("{}/", folder.0.path().display()), "");
+    assert!(
+        shown.starts_with("  × gantry.toml has no [node] section\n  help: Write who this node is"),
+        "{shown}"
+    );
+    assert!(!shown.contains('╭'), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_not_there_has_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let problems = Config::load(&folder.path().join("gantry.toml")).unwrap_err();
+    let shown = problems.render(Style::Plain);
+    assert!(shown.contains("No such file") && shown.contains("`gantry init` makes one"), "{shown}");
+}
+
+#[test]
+fn what_is_written_is_what_runs() {
+    let folder = Folder::new();
+    let text = GANTRY_TOML.replace(
         "when = { called-ae-title = \"RI_EMERG\" }",
-        "when = { called-aet = \"RI_EMERG\", pixel-data = \"x\" }",
-    ),
-    (
-        "when = { called-ae-title = \"RI_EMERG\" }",
-        "when = { called-ae-title = \"RI_EMERGENCY_LONG\", modality = [], rows = 512 }",
-    ),
-    (
-        "when = { called-ae-title = \"RI_EMERG\" }",
-        "when = { source = \"pac\", partner = \"*edinburgh\", listener = \"0.0.0.0:2726\", modality = \"\" }",
-    ),
-    ("to = [\"royal-infirmary\"]", "to = [\"royal-infirmry\", \"york-ed\", \"york-ed\"]"),
-    ("to = [\"royal-infirmary\"]", "to = []"),
-    ("to = [\"royal-infirmary\"]\n", ""),
-    ("purpose = \"emergency-transfer\"", "purpose = \"emergency\""),
-    ("purpose = \"emergency-transfer\"", "purpose = \"research\""),
-    ("priority = \"emergency\"", "priority = \"stat\""),
-    ("protect = \"as-received\"", "protect = \"seal\""),
-    ("protect = \"as-received\"", "protect = { pseudonymise = \"trial\" }"),
-    ("protect = \"as-received\"", "protect = { anonymise = \"teaching\" }"),
-    ("protect = \"as-received\"", "protect = \"as-is\""),
-    (
-        "tls = \"off\"\n\n[[route]]",
-        "tls = \"off\"\nmay = [\"send\"]\n[[route]]\nname = \"emergency to the royal infirmary\"\nto = \"york-ed\"\nwhen.partner = \"r*\"\n\n[[route]]",
-    ),
-];
+        "when = { called-ae-title = [\"RI_*\", \"X\"], body-part-examined = \"*head*\" }",
+    );
+
+    let (config, _) = folder.load(&text).unwrap();
+
+    let here = folder.0.path();
+    assert_eq!(config.file, here.join("gantry.toml"));
+    assert_eq!(
+        (config.node.ae_title.as_str(), config.node.organisation.as_str()),
+        ("GANTRY", "RXX")
+    );
+    assert_eq!(config.node.admin_socket(), here.join("data/admin.sock"));
+    let plain = &config.listeners[1];
+    assert_eq!((plain.name.as_str(), plain.tls), ("127.0.0.1:11112", ListenerTls::Off));
+    assert_eq!(plain.allow, ["127.0.0.0/8".parse().unwrap()]);
+    let tls = config.tls.as_ref().unwrap();
+    assert_eq!(
+        (&tls.identity.key, &tls.authorities),
+        (&here.join("tls/node.key"), &vec![here.join("tls/ca.crt")])
+    );
+    let web = config.web.as_ref().unwrap();
+    assert_eq!((&web.tls, web.url.as_deref()), (&WebTls::Off, Some("http://127.0.0.1:8080")));
+    let source = config.source("pacs").unwrap();
+    assert_eq!(source.address, Some(HostPort { host: "127.0.0.1".to_owned(), port: 11113 }));
+    let partner = config.partner("royal-infirmary").unwrap();
+    assert_eq!(
+        (partner.tls, partner.certificates.len(), partner.associations),
+        (PartnerTls::Mutual, 1, 4)
+    );
+    assert!(partner.may(Permission::Send) && partner.certificates_until.is_some());
+    let route = &config.routes[0];
+    assert_eq!((route.purpose, route.priority), (Purpose::EmergencyTransfer, Priority::Emergency));
+    assert_eq!(route.to, ["royal-infirmary"]);
+    let condition =
+        |key: &str| route.when.iter().find(|condition| condition.on.to_string() == key).unwrap();
+    let called = condition("called-ae-title");
+    assert!(
+        called.admits("RI_EMERG")
+            && called.admits("X")
+            && !called.admits("ri_emerg")
+            && !called.admits("XX")
+    );
+    let part = condition("body-part-examined");
+    assert!(part.admits("HEAD") && part.admits("Forehead") && !part.admits("CHEST"));
+    assert!(matches!(part.on, Fact::Attribute(_, "BodyPartExamined")));
+}
+
+#[test]
+fn what_is_not_written_is_the_safe_choice() {
+    let folder = Folder::new();
+    let text = r#"
+[node]
+ae-title = "GANTRY"
+organisation = "RXX"
+[[listener]]
+address = "[::]:2762"
+[tls]
+certificate = "tls/node.crt"
+key = "tls/node.key"
+authorities = "tls/ca.crt"
+[web]
+address = "0.0.0.0:443"
+[[partner]]
+name = "ri"
+ae-title = "RI"
+address = "ri:104"
+certificate = "tls/royal-infirmary.crt"
+[[route]]
+name = "all CT"
+when.modality = "CT"
+to = "ri"
+"#;
+
+    let (config, warnings) = folder.load(text).unwrap();
+
+    assert!(warnings.is_empty());
+    assert_eq!(config.node.data_dir, folder.0.path().join("data"));
+    assert_eq!(
+        (config.listeners[0].tls, config.listeners[0].max_associations),
+        (ListenerTls::Mutual, 64)
+    );
+    let web = config.web.unwrap();
+    assert!(matches!(web.tls, WebTls::ServerOnly(_)) && web.url.is_none());
+    assert_eq!(config.intake, Intake::default());
+    assert_eq!((config.intake.acknowledge, config.intake.reserve), (Acknowledge::Durable, 1 << 30));
+    assert_eq!((config.limits, config.limits.max_pdu), (Limits::default(), 128 << 10));
+    assert_eq!((config.delivery, config.log), (Delivery::default(), Log::default()));
+    assert_eq!((config.object_store, config.database), (ObjectStore::File, Database::Sqlite));
+    let partner = &config.partners[0];
+    assert_eq!((partner.tls, &partner.may), (PartnerTls::Mutual, &[Permission::Receive].into()));
+    let route = &config.routes[0];
+    assert_eq!(
+        (route.priority, route.purpose, route.protect),
+        (Priority::Routine, Purpose::DirectCare, Protect::AsReceived)
+    );
+}
+
+/// The example that is shipped names files that its reader has; here they are made, and then it must run.
+#[test]
+fn the_shipped_example_is_right() {
+    let folder = Folder::new();
+    let text = include_str!("../../../../deploy/gantry.toml");
+    let ours = Authority::new("region").unwrap();
+    for line in text.lines() {
+        let (key, value) = line.split_once(" = ").unwrap_or_default();
+        let name = value.trim_matches('"');
+        if key == "certificate" {
+            let issued = ours.issue(name, &[]).unwrap();
+            let its_key = name.replace(".crt", ".key");
+            folder.write(name, &issued.certificate_pem);
+            folder.write(&its_key, &issued.key_pem);
+            folder.chmod(&its_key, 0o600);
+        }
+    }
+    folder.write("tls/region-ca.crt", &ours.certificate_pem());
+
+    let (config, warnings) =
+        folder.load(text).unwrap_or_else(|problems| panic!("{}", problems.render(Style::Plain)));
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert!(config.partners.len() >= 2 && config.routes.len() >= 3 && !config.sources.is_empty());
+    // Where it states a default, it states the right one.
+    assert_eq!((config.intake, config.limits), (Intake::default(), Limits::default()));
+    assert_eq!((config.delivery, config.log.level), (Delivery::default(), Log::default().level));
+}

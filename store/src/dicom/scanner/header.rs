@@ -164,3 +164,13 @@ pub(super) fn vr(letters: [u8; 2]) -> VR {
         _ => VR::UN,
     }
 }
+
+/// The bytes that one value of a VR takes, 1 where it may take any number (PS3.5 Table 6.2-1).
+pub(super) fn unit(vr: VR) -> u32 {
+    match vr {
+        VR::SS | VR::US | VR::OW => 2,
+        VR::AT | VR::FL | VR::SL | VR::UL | VR::OF | VR::OL => 4,
+        VR::FD | VR::SV | VR::UV | VR::OD | VR::OV => 8,
+        _ => 1,
+    }
+}

@@ -762,7 +762,7 @@ fn what_devices_write_passes_while_it_is_balanced_and_bounded() {
 }
 
 #[test]
-fn an_unknown_sequence_is_read_as_implicit_and_counted() {
+fn an_unknown_sequence_is_read_as_implicit() {
     let patient = value(tags::PATIENT_NAME, "PN", b"SMITH^ANNA");
     let unknown = Node::Sequence {
         tag: Tag(0x0009, 0x1010),
@@ -775,9 +775,29 @@ fn an_unknown_sequence_is_read_as_implicit_and_counted() {
             scan_whole(uid, &encode(&[unknown.clone(), patient.clone()], encoding_of(uid)))
                 .unwrap();
 
-        assert_eq!((scan.unknown_sequences, scan.elements), (1, 4));
+        assert_eq!((scan.tree_safe, scan.elements), (false, 4));
         assert_eq!(identity.bytes, encode(&[unknown.clone(), patient.clone()], encoding_of(uid)));
         assert_eq!(scan.attributes.text(tags::PATIENT_NAME).as_deref(), Some("SMITH^ANNA"));
+    }
+}
+
+#[test]
+fn what_dicom_object_would_read_otherwise_is_marked() {
+    for (tag, vr, length, safe) in [
+        (tags::ROWS, "US", 2, true),
+        (tags::ROWS, "US", 3, false),
+        (Tag(0x0008, 0x0000), "UL", 4, true),
+        (Tag(0x0008, 0x0000), "UL", 6, false),
+        (tags::EVENT_TIME_OFFSET, "FD", 16, true),
+        (tags::EVENT_TIME_OFFSET, "FD", 12, false),
+        (tags::PIXEL_DATA, "OW", 9, false),
+        (tags::PATIENT_ID, "LO", 3, true),
+        (Tag(0x0009, 0x1001), "UN", 3, true),
+    ] {
+        for uid in [IMPLICIT, EXPLICIT, BIG] {
+            let bytes = encode(&[value(tag, vr, &[b'1'; 16][..length])], encoding_of(uid));
+            assert_eq!(scan_whole(uid, &bytes).unwrap().0.tree_safe, safe, "{tag} {uid} {length}");
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Found<V> {
     pub(super) attributes: Attributes,
     pub(super) pixel_data_offset: Option<u64>,
     pub(super) encapsulated: bool,
-    pub(super) unknown_sequences: u64,
+    pub(super) tree_safe: bool,
     pub(super) elements: u64,
     pub(super) visitor: V,
 }
@@ -119,7 +119,7 @@ impl<V: Visitor> Walk<V> {
                 attributes: Attributes::default(),
                 pixel_data_offset: None,
                 encapsulated: false,
-                unknown_sequences: 0,
+                tree_safe: true,
                 elements: 0,
                 visitor,
             },
@@ -235,7 +235,11 @@ impl<V: Visitor> Walk<V> {
             None => raw.plain_length(encoding),
         };
         let length = (length != UNDEFINED).then_some(length);
-        let content = content(tag, letters, length, encoding, offset)?;
+        let vr = letters.map(header::vr);
+        let (content, assumed) = match letters {
+            Some(letters) => (explicit_content(tag, letters, length, encoding, offset)?, vr),
+            None => implicit_content(tag, length, offset)?,
+        };
         let start = offset + raw.len() as u64;
         let close = fits(tag, offset, start, length, end)?;
         if self.open.is_empty() {
@@ -245,7 +249,7 @@ impl<V: Visitor> Walk<V> {
         self.offset = start;
         let header = ElementHeader {
             tag,
-            vr: letters.map(header::vr),
+            vr,
             length,
             depth,
             encoding,
@@ -255,6 +259,9 @@ impl<V: Visitor> Walk<V> {
         };
         let (kind, inside, event) = match content {
             Content::Value => {
+                let whole =
+                    assumed.is_none_or(|vr| length.unwrap_or(0).is_multiple_of(header::unit(vr)));
+                self.found.tree_safe &= whole;
                 self.found.visitor.visit(Event::Element(header));
                 return self.begin_value(tag, offset, length.unwrap_or(0));
             }
@@ -266,7 +273,7 @@ impl<V: Visitor> Walk<V> {
                 (Kind::Fragments { table: false }, encoding, Event::Fragments(header))
             }
         };
-        self.found.unknown_sequences += u64::from(inside != encoding);
+        self.found.tree_safe &= inside == encoding;
         self.found.visitor.visit(event);
         let end = close.unwrap_or(end);
         self.open.push(Open {
@@ -479,27 +486,36 @@ fn fits(
     Ok(Some(start + u64::from(length)))
 }
 
-/// What the value of an element is.
-///
-/// The aim is to descend exactly where a reader of the data set may, dicom-object among them: what it takes for a
-/// sequence must not hide in what passes here as a value. So in implicit VR its dictionary decides, and an undefined
-/// length is for SQ, UN (whose content is Implicit VR Little Endian, PS3.5 6.2.2) and Pixel Data alone; private
-/// elements that are written like encapsulated pixel data are refused, because it would read their fragments as items.
-fn content(
+// What the value of an element is. The aim is to descend exactly where a reader of the data set may, dicom-object among
+// them: what it takes for a sequence must not hide in what passes here as a value.
+
+/// In implicit VR the dictionary decides, the one that dicom-object asks; and an undefined length, in what it does not
+/// know. Gives the VR that it assumes, too.
+fn implicit_content(
     tag: Tag,
-    letters: Option<[u8; 2]>,
+    length: Option<u32>,
+    offset: u64,
+) -> Result<(Content, Option<VR>), ScanError> {
+    let known = StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed());
+    let content = match (known, length) {
+        (Some(VR::SQ), _) | (None | Some(VR::UN), None) => {
+            Content::Sequence(Encoding::ImplicitLittle)
+        }
+        (_, Some(_)) => Content::Value,
+        (_, None) => return Err(ScanError::UndefinedLength { tag, offset }),
+    };
+    Ok((content, known))
+}
+
+/// An undefined length is for SQ, UN (whose content is Implicit VR Little Endian, PS3.5 6.2.2) and Pixel Data alone. Private
+/// elements that are written like encapsulated pixel data are refused: dicom-object reads their fragments as items.
+fn explicit_content(
+    tag: Tag,
+    letters: [u8; 2],
     length: Option<u32>,
     encoding: Encoding,
     offset: u64,
 ) -> Result<Content, ScanError> {
-    let Some(letters) = letters else {
-        let known = StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed());
-        return match (known, length) {
-            (Some(VR::SQ), _) | (None | Some(VR::UN), None) => Ok(Content::Sequence(encoding)),
-            (_, Some(_)) => Ok(Content::Value),
-            (_, None) => Err(ScanError::UndefinedLength { tag, offset }),
-        };
-    };
     match (&letters, length) {
         (b"SQ", _) if tag == tags::PIXEL_DATA => Err(ScanError::PixelDataSequence { offset }),
         (b"SQ", _) => Ok(Content::Sequence(encoding)),

@@ -1,0 +1,365 @@
+//! `gantry check`: all that is wrong with a configuration and with what it names, at once, and what the node would do.
+//!
+//! Disturbs no running node: it binds no port, takes no lock, and tries folders with files that have no name.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use gantry_gateway::config::{
+    Config, Finding, ListenerTls, Partner, PartnerTls, Permission, Route, Severity, Style, WebTls,
+};
+use gantry_gateway::telemetry::chain;
+use gantry_gateway::tls;
+use gantry_store::sealed::Keyring;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Global;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Paint};
+use crate::words;
+
+/// Is the configuration right?
+///
+/// Reads gantry.toml, conf.d/*.toml, certificates and keys, and tries the folders; works with and without a running node.
+/// Every problem is shown with its line and what to do about it. Exit code 2 says that the node would not start.
+#[derive(Args, Debug)]
+#[command(before_help = "\
+Examples:
+  gantry check
+  gantry check --config /etc/gantry/gantry.toml && systemctl restart gantry
+  gantry check --json | jq '.findings[] | {file, line, message, help}'")]
+pub(crate) struct Arguments {}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Whether the node would start.
+    ok: bool,
+    file: &'a Path,
+    /// What the files say that is wrong or should be looked at.
+    findings: Vec<&'a Finding>,
+    /// What is wrong around them.
+    surroundings: &'a [Trouble],
+    /// What the node would do; null if the files cannot be run.
+    node: Option<Summary<'a>>,
+}
+
+/// Something wrong with what the configuration names.
+#[derive(Debug, Serialize)]
+struct Trouble {
+    severity: Severity,
+    message: String,
+    help: String,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    ae_title: &'a str,
+    organisation: &'a str,
+    data_dir: &'a Path,
+    listeners: Vec<ListenerSummary<'a>>,
+    web: Option<WebSummary>,
+    sources: Vec<SourceSummary<'a>>,
+    partners: Vec<PartnerSummary<'a>>,
+    routes: Vec<RouteSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListenerSummary<'a> {
+    address: &'a str,
+    tls: &'static str,
+    allow: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct WebSummary {
+    address: String,
+    tls: &'static str,
+}
+
+#[derive(Serialize)]
+struct SourceSummary<'a> {
+    name: &'a str,
+    ae_title: &'a str,
+}
+
+#[derive(Serialize)]
+struct PartnerSummary<'a> {
+    name: &'a str,
+    ae_title: &'a str,
+    address: String,
+    tls: &'static str,
+    pinned: usize,
+    certificates_until: Option<Timestamp>,
+    may: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct RouteSummary<'a> {
+    name: &'a str,
+    when: Vec<String>,
+    to: &'a [String],
+    purpose: &'static str,
+    priority: &'static str,
+}
+
+pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let path = super::config_path(global)?;
+    let (config, warnings) = match Config::load(&path) {
+        Ok(loaded) => loaded,
+        Err(problems) if output.is_json() => {
+            let findings = problems.iter().collect();
+            output.json(&Report { ok: false, file: &path, findings, surroundings: &[], node: None })?;
+            return Ok(Exit::Usage);
+        }
+        Err(problems) => {
+            output.line(problems.render(style(output)))?;
+            return Err(Failure::new(Exit::Usage, &problems));
+        }
+    };
+    let troubles = surroundings(&config);
+    let stops = troubles.iter().filter(|trouble| trouble.severity == Severity::Problem).count();
+    let exit = if stops == 0 { Exit::Done } else { Exit::Usage };
+    if output.is_json() {
+        output.json(&Report {
+            ok: stops == 0,
+            file: &path,
+            findings: warnings.iter().collect(),
+            surroundings: &troubles,
+            node: Some(Summary::of(&config)),
+        })?;
+        return Ok(exit);
+    }
+    for warning in &warnings {
+        output.line(warning.render(style(output)))?;
+    }
+    for trouble in &troubles {
+        let (sign, paint) = match trouble.severity {
+            Severity::Problem => ("×", Paint::Red),
+            Severity::Warning => ("⚠", Paint::Yellow),
+        };
+        output.line(format_args!("  {} {}", output.paint(paint, sign), trouble.message))?;
+        output.line(format_args!("  help: {}\n", trouble.help))?;
+    }
+    show(&config, &Summary::of(&config), output)?;
+    output.line("")?;
+    if stops > 0 {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("the node would not start: {}", words::count(stops as u64, "problem", "problems")),
+        ));
+    }
+    let good = output.paint(Paint::Green, "✓");
+    match warnings.len() + troubles.len() {
+        0 => output.line(format_args!("{good} {} is right", path.display()))?,
+        count => output.line(format_args!(
+            "{good} {} can be run, with {}",
+            path.display(),
+            words::count(count as u64, "warning", "warnings")
+        ))?,
+    }
+    Ok(exit)
+}
+
+fn style(output: Output) -> Style {
+    if output.colour_on_stdout() { Style::Colour } else { Style::Plain }
+}
+
+/// What no file says: whether keys, certificates and folders can be used by this user.
+fn surroundings(config: &Config) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let mut problem = |message: String, help: String| {
+        troubles.push(Trouble { severity: Severity::Problem, message, help });
+    };
+    if let Err(error) = Keyring::open(&config.node.keys_dir()) {
+        problem(
+            chain(&error).to_string(),
+            "without its keys the node can neither store nor read; `gantry init` makes the first one".to_owned(),
+        );
+    }
+    if let Some(own) = &config.tls {
+        let usable = tls::server_config(own).and_then(|_| tls::client_config(own, &[]));
+        if let Err(error) = usable {
+            problem(
+                format!("cannot use TLS: {}", chain(&error)),
+                "see [tls]: certificate, key and authorities".to_owned(),
+            );
+        }
+    }
+    for folder in [&config.node.data_dir, &config.node.spool_dir(), &config.node.objects_dir()] {
+        match writable(folder) {
+            Ok(()) => {}
+            Err(error) => problem(
+                format!("cannot write to {}: {error}", folder.display()),
+                "the user that runs `gantry serve` must own it (chown), with mode 0700".to_owned(),
+            ),
+        }
+    }
+    let mode = config.node.data_dir.metadata().map(|folder| folder.permissions().mode() & 0o077);
+    if mode.is_ok_and(|others| others != 0) {
+        troubles.push(Trouble {
+            severity: Severity::Warning,
+            message: format!("other users of this machine may look into {}", config.node.data_dir.display()),
+            help: format!("chmod 700 {}", config.node.data_dir.display()),
+        });
+    }
+    troubles
+}
+
+/// Tries with a file that has no name, so that a node which runs sees nothing of it. Of a folder that is still to be made
+/// the nearest one above is tried.
+fn writable(folder: &Path) -> io::Result<()> {
+    let there: Option<PathBuf> = folder.ancestors().find(|path| path.exists()).map(Path::to_owned);
+    let there = there.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    if !there.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    tempfile::tempfile_in(there).map(drop)
+}
+
+impl<'a> Summary<'a> {
+    fn of(config: &'a Config) -> Self {
+        Self {
+            ae_title: config.node.ae_title.as_str(),
+            organisation: &config.node.organisation,
+            data_dir: &config.node.data_dir,
+            listeners: config
+                .listeners
+                .iter()
+                .map(|listener| ListenerSummary {
+                    address: &listener.name,
+                    tls: match listener.tls {
+                        ListenerTls::Mutual => "mutual",
+                        ListenerTls::Off => "off",
+                    },
+                    allow: listener.allow.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
+            web: config.web.as_ref().map(|web| WebSummary {
+                address: web.address.to_string(),
+                tls: match web.tls {
+                    WebTls::ServerOnly(_) => "server-only",
+                    WebTls::Off => "off",
+                },
+            }),
+            sources: config
+                .sources
+                .iter()
+                .map(|source| SourceSummary { name: &source.name, ae_title: source.ae_title.as_str() })
+                .collect(),
+            partners: config.partners.iter().map(PartnerSummary::of).collect(),
+            routes: config.routes.iter().map(RouteSummary::of).collect(),
+        }
+    }
+}
+
+impl<'a> PartnerSummary<'a> {
+    fn of(partner: &'a Partner) -> Self {
+        Self {
+            name: &partner.name,
+            ae_title: partner.ae_title.as_str(),
+            address: partner.address.to_string(),
+            tls: match partner.tls {
+                PartnerTls::Mutual => "mutual",
+                PartnerTls::Off => "off",
+            },
+            pinned: partner.certificates.len(),
+            certificates_until: partner.certificates_until,
+            may: partner
+                .may
+                .iter()
+                .map(|permission| match permission {
+                    Permission::Receive => "receive",
+                    Permission::Query => "query",
+                    Permission::Retrieve => "retrieve",
+                    Permission::Send => "send",
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<'a> RouteSummary<'a> {
+    fn of(route: &'a Route) -> Self {
+        Self {
+            name: &route.name,
+            when: super::conditions(route),
+            to: &route.to,
+            purpose: route.purpose.as_str(),
+            priority: route.priority.as_str(),
+        }
+    }
+}
+
+/// What the node would do, one thing a line.
+fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failure> {
+    output.line(format_args!("{} of {}", output.paint(Paint::Bold, node.ae_title), node.organisation))?;
+    output.line(format_args!("  keeps everything in {}", node.data_dir.display()))?;
+    for listener in &node.listeners {
+        let who = match (listener.tls, listener.allow.as_slice()) {
+            ("mutual", []) => "over mutual TLS, from anywhere".to_owned(),
+            ("mutual", allow) => format!("over mutual TLS, from {}", allow.join(", ")),
+            (_, allow) => format!("in plain text, from {}", allow.join(", ")),
+        };
+        output.line(format_args!("  takes DICOM on {} {who}", listener.address))?;
+    }
+    if let Some(web) = &node.web {
+        let scheme = if web.tls == "off" { "http" } else { "https" };
+        output.line(format_args!("  shows pages on {scheme}://{}", web.address))?;
+    }
+    match node.sources.as_slice() {
+        [] => output.line("  takes images from no source of its own")?,
+        sources => {
+            let names: Vec<_> = sources.iter().map(|source| format!("{} ({})", source.name, source.ae_title)).collect();
+            output.line(format_args!("  takes images from {}", names.join(", ")))?;
+        }
+    }
+    if node.partners.is_empty() {
+        output.line("  knows no partner: add a [[partner]] to exchange images")?;
+    }
+    for partner in &node.partners {
+        let until = partner.certificates_until.map(|until| format!(", certificate until {}", words::day(until)));
+        output.line(format_args!(
+            "  partner {} is {} at {}, TLS {}{}; may {}",
+            partner.name,
+            partner.ae_title,
+            partner.address,
+            partner.tls,
+            until.unwrap_or_default(),
+            partner.may.join(", ")
+        ))?;
+    }
+    if node.routes.is_empty() && !config.partners.is_empty() {
+        output.line("  sends nothing by itself: add a [[route]], or use `gantry send`")?;
+    }
+    for route in &node.routes {
+        output.line(format_args!(
+            "  route \"{}\": {} → {}, {}, {}",
+            route.name,
+            route.when.join(" and "),
+            route.to.join(", "),
+            route.purpose,
+            route.priority
+        ))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_to_be_made_is_tried_where_it_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+
+        assert!(writable(&folder.path().join("data/spool")).is_ok());
+        assert!(writable(&file.join("spool")).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

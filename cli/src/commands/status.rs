@@ -1,0 +1,98 @@
+//! `gantry status`: the node at a glance, and what somebody should look at.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Global;
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Paint};
+use crate::views::Status;
+use crate::words;
+
+/// Does it run, and is all well?
+///
+/// For each partner what was ordered is what was delivered, waits, was set aside or was cancelled. Exit code 0 says that
+/// the node runs and can work, 1 that it cannot, 9 that it does not run.
+#[derive(Args, Debug)]
+#[command(before_help = "\
+Examples:
+  gantry status
+  gantry status --json | jq '.partners[] | {name, waiting, set_aside}'")]
+pub(crate) struct Arguments {}
+
+pub(crate) async fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let (config, _) = super::load_config(global, output)?;
+    let mut node = Client::connect(&config).await?;
+    let status: Status = node.get("/api/v1/status").await?;
+    if output.is_json() {
+        output.json(&status)?;
+    } else {
+        print(&status, output)?;
+    }
+    Ok(if status.readiness.ready { Exit::Done } else { Exit::Failed })
+}
+
+fn print(status: &Status, output: Output) -> Result<(), Failure> {
+    let ready = if status.readiness.ready {
+        output.paint(Paint::Green, "ready")
+    } else {
+        output.paint(Paint::Red, "not ready")
+    };
+    let up = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    output.line(format_args!(
+        "{} of {} is {ready}; gantry {}, up {up}",
+        output.paint(Paint::Bold, &status.ae_title),
+        status.organisation,
+        status.version
+    ))?;
+    for listener in &status.listeners {
+        let tls = if listener.tls == "off" { "plain text" } else { "mutual TLS" };
+        output.line(format_args!(
+            "  takes DICOM on {}, {tls}: {} of {} associations",
+            listener.name, listener.associations, listener.max_associations
+        ))?;
+    }
+    if let Some(web) = &status.web {
+        output.line(format_args!("  shows pages on {web}"))?;
+    }
+    let totals = &status.totals;
+    output.line(format_args!(
+        "  holds {}, {}, {}",
+        words::count(totals.studies, "study", "studies"),
+        words::count(totals.instances, "image", "images"),
+        words::bytes(totals.bytes)
+    ))?;
+    let room = status.spool.room_bytes.map_or_else(|| "room not known".to_owned(), |room| format!("room for {}", words::bytes(room)));
+    output.line(format_args!(
+        "  spool: {room}; {} not yet in the object store",
+        words::count(status.spool.waiting, "image", "images")
+    ))?;
+
+    output.line("")?;
+    if status.partners.is_empty() {
+        output.line("No partners.")?;
+    } else {
+        let rows = status.partners.iter().map(|partner| {
+            let counts =
+                [partner.ordered, partner.delivered, partner.waiting, partner.set_aside, partner.cancelled];
+            let mut row = vec![partner.name.clone()];
+            row.extend(counts.map(|count| count.to_string()));
+            row
+        });
+        output.table(&["PARTNER", "ORDERED", "DELIVERED", "WAITING", "SET ASIDE", "CANCELLED"], rows.collect())?;
+    }
+
+    if !status.problems.is_empty() {
+        output.line("")?;
+        output.line(output.paint(Paint::Yellow, "Look at"))?;
+        for problem in &status.problems {
+            output.line(format_args!("  {problem}"))?;
+        }
+        if status.partners.iter().any(|partner| partner.set_aside > 0) {
+            output.line("  `gantry transfer list --state needs-action` shows what waits for a person")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! `gantry transfer …`: where studies are on their way to partners, and what a person can do about it.
+
+mod show;
+pub(crate) mod watch;
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use gantry_gateway::config::Config;
+use gantry_store::facts::Priority;
+use gantry_store::index::{TransferId, TransferState};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::Global;
+use crate::client::{Client, with_query};
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Paint};
+use crate::views::{Changed, Shorten as _, Transfer};
+use crate::words;
+
+/// Where studies are on their way to partners
+///
+/// A transfer is named by its id, or by as much of the end of it as is unique: what the list shows.
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(before_help = "\
+Examples:
+  gantry transfer list --state needs-action
+  gantry transfer show 7Q2M4KXD
+  gantry transfer watch 7Q2M4KXD --until sent --timeout 10m")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Show(show::Arguments),
+    Watch(watch::Arguments),
+    Retry(Retry),
+    Cancel(Cancel),
+    Pause(Pause),
+    Resume(Resume),
+    Urgent(Urgent),
+}
+
+/// The latest transfers, newest first
+#[derive(Args, Debug)]
+#[command(before_help = "\
+Examples:
+  gantry transfer list
+  gantry transfer list --partner york-ed --since 24h
+  gantry transfer list --json | jq -r '.[] | select(.state == \"delayed\") | .id'")]
+struct List {
+    /// To this partner
+    #[arg(long, value_name = "NAME")]
+    partner: Option<String>,
+    /// In this state, such as sending, delayed or needs-action
+    #[arg(long)]
+    state: Option<TransferState>,
+    /// Of this priority: emergency, urgent or routine
+    #[arg(long)]
+    priority: Option<Priority>,
+    /// Of this study
+    #[arg(long, value_name = "UID")]
+    study: Option<String>,
+    /// Since a time (2026-11-22T02:14:00Z), or for so long (24h)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Show patients in full
+    #[arg(long)]
+    reveal: bool,
+}
+
+/// Ask anew for what is delayed, set aside or cancelled
+#[derive(Args, Debug)]
+#[command(before_help = "Example:\n  gantry transfer retry 7Q2M4KXD")]
+struct Retry {
+    /// Which transfer
+    id: String,
+}
+
+/// Give up what the partner has not got
+///
+/// What it has got stays there. `gantry transfer retry` takes it back.
+#[derive(Args, Debug)]
+#[command(before_help = "Example:\n  gantry transfer cancel 7Q2M4KXD --reason \"patient stays here\" --yes")]
+struct Cancel {
+    /// Which transfer
+    id: String,
+    /// Why; the timeline shows it
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Hold a transfer until it is resumed
+#[derive(Args, Debug)]
+#[command(before_help = "Example:\n  gantry transfer pause 7Q2M4KXD --reason \"wrong patient?\"")]
+struct Pause {
+    /// Which transfer
+    id: String,
+    /// Why; the timeline shows it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+/// Let a paused transfer go on
+#[derive(Args, Debug)]
+#[command(before_help = "Example:\n  gantry transfer resume 7Q2M4KXD")]
+struct Resume {
+    /// Which transfer
+    id: String,
+}
+
+/// Make a transfer an emergency, so that it overtakes everything else
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:\n  gantry transfer urgent 7Q2M4KXD\n  gantry transfer urgent 7Q2M4KXD --priority urgent")]
+struct Urgent {
+    /// Which transfer
+    id: String,
+    /// How urgent: emergency or urgent
+    #[arg(long, default_value = "emergency")]
+    priority: Priority,
+}
+
+/// What the API takes with a request.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Ask<'a> {
+    Reason { reason: &'a str },
+    Priority { priority: Priority },
+    Nothing {},
+}
+
+pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let (config, _) = super::load_config(global, output)?;
+    let mut node = Client::connect(&config).await?;
+    match arguments.command {
+        Command::List(arguments) => list(arguments, &mut node, output).await,
+        Command::Show(arguments) => show::run(&arguments, &mut node, output).await,
+        Command::Watch(arguments) => watch::run(arguments, &config, node, output).await,
+        Command::Retry(Retry { id }) => act(&id, "retry", &Ask::Nothing {}, &mut node, output).await,
+        Command::Cancel(arguments) => cancel(&arguments, &config, &mut node, output).await,
+        Command::Pause(Pause { id, reason }) => {
+            act(&id, "pause", &Ask::Reason { reason: &reason }, &mut node, output).await
+        }
+        Command::Resume(Resume { id }) => act(&id, "resume", &Ask::Nothing {}, &mut node, output).await,
+        Command::Urgent(Urgent { id, priority }) => {
+            act(&id, "priority", &Ask::Priority { priority }, &mut node, output).await
+        }
+    }
+}
+
+async fn list(arguments: List, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+    let path = with_query("/api/v1/transfers", [
+        ("partner", arguments.partner),
+        ("state", arguments.state.map(|state| state.to_string())),
+        ("priority", arguments.priority.map(|priority| priority.to_string())),
+        ("study", arguments.study),
+        ("since", arguments.since.map(|since| since.to_string())),
+        ("limit", Some(arguments.limit.to_string())),
+    ]);
+    let mut transfers: Vec<Transfer> = node.get(&path).await?;
+    if !arguments.reveal {
+        transfers.shorten();
+    }
+    print(&transfers, output)?;
+    Ok(Exit::Done)
+}
+
+/// A list of transfers.
+pub(crate) fn print(transfers: &[Transfer], output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&transfers);
+    }
+    if transfers.is_empty() {
+        output.say("no transfers");
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let rows = transfers.iter().map(|transfer| {
+        vec![
+            transfer.short_id(),
+            state(transfer.state, output),
+            transfer.priority.to_string(),
+            transfer.partner.clone(),
+            transfer.images(),
+            words::age(transfer.created_at, now),
+            transfer.study.patient(),
+            transfer.study.kind(),
+        ]
+    });
+    output.table(&["ID", "STATE", "PRIORITY", "TO", "IMAGES", "AGE", "PATIENT", "STUDY"], rows.collect())
+}
+
+/// A state, in the colour that says whether somebody has to do something.
+pub(crate) fn state(state: TransferState, output: Output) -> String {
+    let paint = match state {
+        TransferState::NeedsAction => Paint::Red,
+        TransferState::Delayed | TransferState::Paused => Paint::Yellow,
+        TransferState::Sent | TransferState::Confirmed | TransferState::Opened => Paint::Green,
+        TransferState::Cancelled | TransferState::Recalled => Paint::Dim,
+        TransferState::Receiving | TransferState::Queued | TransferState::Sending => {
+            return state.to_string();
+        }
+    };
+    output.paint(paint, state.as_str())
+}
+
+async fn cancel(arguments: &Cancel, config: &Config, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+    if !arguments.yes {
+        if !output.can_ask() {
+            return Err(Failure::new(Exit::Usage, "nobody is here to be asked whether to cancel").hint("add --yes"));
+        }
+        let id = find(&arguments.id, node).await?;
+        let transfer: Transfer = node.get(&format!("/api/v1/transfers/{id}")).await?;
+        let left = transfer.counts.total - transfer.counts.delivered;
+        let images = words::count(left, "image", "images");
+        let mut err = io::stderr().lock();
+        let asked = write!(err, "{} will not get {images}. Cancel? [y/N] ", transfer.partner_name);
+        let _ = asked.and_then(|()| err.flush());
+        let mut answer = String::new();
+        let heard = io::stdin().read_line(&mut answer);
+        if heard.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err(Failure::new(Exit::Failed, "nothing was cancelled"));
+        }
+        // The node may have closed the connection while a person thought about it.
+        *node = Client::connect(config).await?;
+    }
+    act(&arguments.id, "cancel", &Ask::Reason { reason: &arguments.reason }, node, output).await
+}
+
+async fn act(id: &str, what: &str, ask: &Ask<'_>, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+    let id = find(id, node).await?;
+    let mut changed: Changed = node.post(&format!("/api/v1/transfers/{id}/{what}"), ask).await?;
+    changed.transfer.shorten();
+    if output.is_json() {
+        output.json(&changed)?;
+    } else {
+        let transfer = &changed.transfer;
+        output.line(format_args!("{}  {}  {}", transfer.short_id(), state(transfer.state, output), transfer.sentence))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The transfer that a person means: its whole id, or the end of it as lists show it.
+async fn find(name: &str, node: &mut Client) -> Result<TransferId, Failure> {
+    let name = name.to_uppercase();
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let transfers: Vec<Transfer> = node.get("/api/v1/transfers?limit=1000").await?;
+    let ends: Vec<_> = transfers.iter().map(|transfer| transfer.id).filter(|id| id.to_string().ends_with(&name)).collect();
+    match ends.as_slice() {
+        _ if name.len() < 4 => Err(Failure::new(Exit::Usage, format_args!("{name} is too short to name a transfer"))
+            .hint("give at least four characters of the end of its id")),
+        [id] => Ok(*id),
+        [] => Err(Failure::new(Exit::NotFound, format_args!("there is no transfer {name} among the latest 1000"))
+            .hint("`gantry transfer list` shows them")),
+        several => Err(Failure::new(
+            Exit::Usage,
+            format_args!("{} transfers end in {name}", several.len()),
+        )
+        .hint("give more of the id: --json shows the whole")),
+    }
+}
+
+/// A time, or how long ago.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago: Duration = humantime::parse_duration(text)
+        .map_err(|_| "give a time such as 2026-11-22T02:14:00Z, or how long ago: 24h".to_owned())?;
+    SignedDuration::try_from(ago)
+        .ok()
+        .and_then(|ago| Timestamp::now().checked_sub(ago).ok())
+        .ok_or_else(|| "that is before there were images".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_moment_or_how_long_ago() {
+        assert_eq!(since("1970-01-01T00:00:01Z").unwrap().as_second(), 1);
+        let day = Timestamp::now().duration_since(since("24h").unwrap()).as_secs();
+        assert!((86_399..86_402).contains(&day), "{day}");
+        assert!(since("yesterday").is_err() && since("90000years").is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! The node at a glance: who it is, what waits, and what is wrong, in words.
+
+use axum::Json;
+use axum::extract::State;
+use gantry_store::index::{Conservation, Totals};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::super::health::{self, Readiness};
+use super::super::problem::Problem;
+use super::super::words::{plural, since};
+use super::super::{App, WebState};
+use crate::config::ListenerTls;
+use crate::telemetry::metrics::ByListener;
+
+/// A partner's certificate that ends within so many days is a problem already.
+const CERTIFICATE_WARNING_DAYS: i64 = 30;
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    ae_title: String,
+    organisation: String,
+    started: Timestamp,
+    uptime_seconds: u64,
+    listeners: Vec<ListenerView>,
+    /// Where pages are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web: Option<String>,
+    /// For each, `ordered` is the sum of delivered, waiting, set aside and cancelled, always.
+    partners: Vec<PartnerView>,
+    spool: SpoolView,
+    totals: Totals,
+    readiness: Readiness,
+    /// What somebody should look at.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerView {
+    name: String,
+    tls: &'static str,
+    associations: i64,
+    max_associations: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct PartnerView {
+    name: String,
+    display_name: String,
+    /// `None` where only old transfers remember it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ae_title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificates_until: Option<Timestamp>,
+    ordered: u64,
+    delivered: u64,
+    waiting: u64,
+    set_aside: u64,
+    cancelled: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SpoolView {
+    /// Instances that are not in the object store yet.
+    waiting: u64,
+    /// Bytes beyond the reserve; `None` if the disk does not say.
+    room_bytes: Option<u64>,
+}
+
+pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
+    let web = &app.web;
+    let readiness = health::readiness(&app).await;
+    let totals = web.index.totals().await?;
+    let partners = partners(web, web.index.conservation().await?);
+    let spool = web.spool.clone();
+    let room = tokio::task::spawn_blocking(move || spool.room().ok()).await.ok().flatten();
+    let now = Timestamp::now();
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        ae_title: web.config.node.ae_title.to_string(),
+        organisation: web.config.node.organisation.clone(),
+        started: web.started,
+        uptime_seconds: since(web.started, now).as_secs(),
+        listeners: listeners(web),
+        web: web.base_url(),
+        problems: problems(&readiness, &partners, &totals, now),
+        partners,
+        spool: SpoolView { waiting: totals.unstored, room_bytes: room },
+        totals,
+        readiness: Readiness::clone(&readiness),
+    }))
+}
+
+fn listeners(web: &WebState) -> Vec<ListenerView> {
+    let view = |listener: &crate::config::Listener| {
+        let label = ByListener { listener: listener.name.clone() };
+        ListenerView {
+            name: listener.name.clone(),
+            tls: match listener.tls {
+                ListenerTls::Mutual => "mutual",
+                ListenerTls::Off => "off",
+            },
+            associations: web.metrics.associations.get(&label).map_or(0, |gauge| gauge.get()),
+            max_associations: listener.max_associations,
+        }
+    };
+    web.config.listeners.iter().map(view).collect()
+}
+
+/// All that are configured, and all that something was ever ordered for.
+fn partners(web: &WebState, counts: Vec<Conservation>) -> Vec<PartnerView> {
+    let mut views: Vec<_> = web
+        .config
+        .partners
+        .iter()
+        .map(|partner| PartnerView {
+            name: partner.name.clone(),
+            display_name: partner.display_name.clone(),
+            ae_title: Some(partner.ae_title.to_string()),
+            address: Some(partner.address.to_string()),
+            phone: partner.phone.clone(),
+            certificates_until: partner.certificates_until,
+            ..PartnerView::unknown(&partner.name)
+        })
+        .collect();
+    for counted in counts {
+        let known = views.iter().position(|view| view.name == counted.partner).unwrap_or(views.len());
+        if known == views.len() {
+            views.push(PartnerView::unknown(&counted.partner));
+        }
+        if let Some(view) = views.get_mut(known) {
+            view.ordered = counted.ordered;
+            view.delivered = counted.delivered;
+            view.waiting = counted.waiting;
+            view.set_aside = counted.set_aside;
+            view.cancelled = counted.cancelled;
+        }
+    }
+    views
+}
+
+impl PartnerView {
+    fn unknown(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            display_name: name.to_owned(),
+            ae_title: None,
+            address: None,
+            phone: None,
+            certificates_until: None,
+            ordered: 0,
+            delivered: 0,
+            waiting: 0,
+            set_aside: 0,
+            cancelled: 0,
+        }
+    }
+}
+
+fn problems(readiness: &Readiness, partners: &[PartnerView], totals: &Totals, now: Timestamp) -> Vec<String> {
+    let mut problems: Vec<String> =
+        readiness.checks.iter().filter_map(|check| check.problem.map(str::to_owned)).collect();
+    for partner in partners {
+        let name = &partner.display_name;
+        if partner.set_aside > 0 {
+            let images = plural(partner.set_aside, "image");
+            problems.push(format!("{images} for {name} wait for a person to act."));
+        }
+        if partner.ae_title.is_none() && partner.waiting > 0 {
+            problems.push(format!("Images wait for {name}, which is not in the configuration any more."));
+        }
+        if let Some(until) = partner.certificates_until {
+            let days = until.duration_since(now).as_hours() / 24;
+            match days {
+                ..0 => problems.push(format!("The pinned certificate of {name} has expired.")),
+                0..CERTIFICATE_WARNING_DAYS => {
+                    problems.push(format!("The pinned certificate of {name} expires in {}.", plural(days.unsigned_abs(), "day")));
+                }
+                _ => {}
+            }
+        }
+    }
+    if totals.quarantined > 0 {
+        problems.push(format!(
+            "{} in quarantine: they contradict what another sender sent under the same UID.",
+            plural(totals.quarantined, "instance")
+        ));
+    }
+    problems
+}

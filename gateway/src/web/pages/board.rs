@@ -1,0 +1,329 @@
+//! The board of transfers: what needs a person first, then what is under way by longest wait, then what was sent.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Html;
+use gantry_store::facts::Priority;
+use gantry_store::index::{StudySummary, TransferFilter, TransferId, TransferState, TransferSummary};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::super::api::{self, Asked};
+use super::super::words::{self, PatientNumber, Reader};
+use super::super::{App, WebState};
+use super::{ErrorPage, fragment, page, tone};
+
+/// The most transfers under way that are looked at. A board with more is no board.
+const MOST_UNFINISHED: u32 = 500;
+/// The most finished ones, and for how long they stay.
+const MOST_FINISHED: u32 = 200;
+const STAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// The address's query. What is unknown in it is refused, so that a mistyped filter never hides a patient.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BoardQuery {
+    priority: Which,
+    show: Show,
+    partner: Option<String>,
+    fragment: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Which {
+    #[default]
+    Emergency,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Show {
+    #[default]
+    Everything,
+    NeedsAction,
+    Today,
+}
+
+#[derive(Template)]
+#[template(path = "board.html")]
+struct BoardPage {
+    title: &'static str,
+    board: Board,
+}
+
+#[derive(Template)]
+#[template(path = "board_live.html")]
+struct Board {
+    summary: String,
+    updated: String,
+    filters: Vec<FilterGroup>,
+    groups: Vec<Group>,
+    /// What a board without rows says.
+    empty: String,
+    emergencies_only: bool,
+}
+
+struct FilterGroup {
+    label: &'static str,
+    links: Vec<FilterLink>,
+}
+
+struct FilterLink {
+    text: String,
+    href: String,
+    current: bool,
+}
+
+struct Group {
+    heading: &'static str,
+    kind: &'static str,
+    rows: Vec<Line>,
+}
+
+/// One transfer.
+struct Line {
+    id: TransferId,
+    patient: String,
+    number: Option<PatientNumber>,
+    born: Option<String>,
+    study: String,
+    details: String,
+    from: String,
+    to: String,
+    priority: Option<&'static str>,
+    tag: &'static str,
+    tone: &'static str,
+    done: u64,
+    total: u64,
+    progress: String,
+    waiting_label: &'static str,
+    waiting: String,
+    /// RFC 3339, where the wait goes on.
+    since: Option<String>,
+    sentence: String,
+}
+
+pub(super) async fn board(
+    State(app): State<App>,
+    Asked(query): Asked<BoardQuery>,
+) -> Result<Html<String>, ErrorPage> {
+    let title = match query.priority {
+        Which::Emergency => "Emergency transfers",
+        Which::All => "All transfers",
+    };
+    let board = build(&app.web, &query).await?;
+    if query.fragment.is_some() {
+        return fragment(&board);
+    }
+    let live = link(&BoardQuery { fragment: Some("board".to_owned()), ..query });
+    page(title, Some(&app.web.config.node.organisation), Some(&live), &BoardPage { title, board })
+}
+
+async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
+    let reader = Reader::here();
+    let mut transfers = fetch(web, query, &reader).await?;
+    transfers.sort_by_key(|(transfer, state)| order(transfer, *state));
+    let unfinished: Vec<_> = transfers.iter().map(|(transfer, _)| transfer.clone()).collect();
+    let shown = transfers.into_iter().filter(|(transfer, state)| match query.show {
+        Show::Everything => true,
+        Show::NeedsAction => *state == TransferState::NeedsAction,
+        Show::Today => transfer.created_at >= reader.midnight(),
+    });
+    let mut groups = [
+        Group { heading: "Needs action", kind: "act", rows: Vec::new() },
+        Group { heading: "In progress", kind: "move", rows: Vec::new() },
+        Group { heading: "Sent or ended in the last 24 hours", kind: "done", rows: Vec::new() },
+    ];
+    for (transfer, state) in shown {
+        let ahead = (state == TransferState::Queued)
+            .then(|| unfinished.iter().filter(|other| api::goes_before(other, &transfer)).count());
+        if let Some(group) = groups.get_mut(group_of(state)) {
+            group.rows.push(line(web, &reader, &transfer, state, ahead));
+        }
+    }
+    let [act, moving, done] = &groups;
+    let summary = format!(
+        "{} {} action, {} in progress, {} sent or ended in the last 24 hours.",
+        words::plural(act.rows.len() as u64, "transfer"),
+        if act.rows.len() == 1 { "needs" } else { "need" },
+        moving.rows.len(),
+        done.rows.len()
+    );
+    let what = match (query.priority, query.show) {
+        (_, Show::NeedsAction) => "Nothing needs action.",
+        (Which::Emergency, _) => "No emergency transfer is under way.",
+        (Which::All, _) => "No transfer is under way.",
+    };
+    Ok(Board {
+        summary,
+        updated: reader.clock(),
+        filters: filters(web, query),
+        groups: groups.into_iter().filter(|group| !group.rows.is_empty()).collect(),
+        empty: what.to_owned(),
+        emergencies_only: query.priority == Which::Emergency,
+    })
+}
+
+/// What is under way, and what has ended lately, each once.
+async fn fetch(
+    web: &WebState,
+    query: &BoardQuery,
+    reader: &Reader,
+) -> Result<Vec<(TransferSummary, TransferState)>, ErrorPage> {
+    let all = TransferFilter {
+        priority: (query.priority == Which::Emergency).then_some(Priority::Emergency),
+        partner: query.partner.clone(),
+        ..TransferFilter::default()
+    };
+    let unfinished = TransferFilter { only_unfinished: true, limit: MOST_UNFINISHED, ..all.clone() };
+    let since = reader.now.saturating_sub(STAY).unwrap_or(Timestamp::MIN);
+    let recent = TransferFilter { since: Some(since), limit: MOST_FINISHED, ..all };
+    let mut transfers = web.index.transfers(&unfinished).await?;
+    for transfer in web.index.transfers(&recent).await? {
+        if transfers.iter().all(|other| other.id != transfer.id) {
+            transfers.push(transfer);
+        }
+    }
+    Ok(transfers
+        .into_iter()
+        .map(|transfer| {
+            let state = api::state_of(web, &transfer);
+            (transfer, state)
+        })
+        .collect())
+}
+
+fn group_of(state: TransferState) -> usize {
+    match state {
+        TransferState::NeedsAction => 0,
+        TransferState::Receiving
+        | TransferState::Queued
+        | TransferState::Sending
+        | TransferState::Delayed
+        | TransferState::Paused => 1,
+        TransferState::Sent
+        | TransferState::Confirmed
+        | TransferState::Opened
+        | TransferState::Cancelled
+        | TransferState::Recalled => 2,
+    }
+}
+
+/// Within a group the longest wait comes first; what has ended, the latest first.
+fn order(transfer: &TransferSummary, state: TransferState) -> (usize, i64) {
+    let group = group_of(state);
+    let created = transfer.created_at.as_millisecond();
+    (group, if group == 2 { -transfer.last_sent_at.map_or(created, Timestamp::as_millisecond) } else { created })
+}
+
+fn line(
+    web: &WebState,
+    reader: &Reader,
+    transfer: &TransferSummary,
+    state: TransferState,
+    ahead: Option<usize>,
+) -> Line {
+    let study = &transfer.study;
+    let at = api::circumstances(web, reader, transfer, ahead);
+    let counts = &transfer.counts;
+    let waited = api::waited(transfer, state, reader.now);
+    let goes_on = group_of(state) < 2;
+    Line {
+        id: transfer.id,
+        patient: words::patient_name(study.patient_name.reveal().as_deref()),
+        number: words::patient_number(study.patient_id.reveal().as_deref()),
+        born: words::date(study.birth_date.reveal().as_deref()),
+        study: study.description.reveal().clone().unwrap_or_else(|| "No description".to_owned()),
+        details: details(study),
+        from: web.config.node.organisation.clone(),
+        to: at.partner_name(transfer).to_owned(),
+        priority: priority(transfer.priority),
+        tag: words::tag(state),
+        tone: tone(state),
+        done: counts.delivered,
+        total: counts.total,
+        progress: format!("{} of {}", words::grouped(counts.delivered), words::grouped(counts.total)),
+        waiting_label: if goes_on { "Waiting" } else { "Took" },
+        waiting: words::duration(waited),
+        since: goes_on.then(|| transfer.created_at.to_string()),
+        sentence: words::sentence(transfer, state, &at),
+    }
+}
+
+/// "CT, 412 images, 22 Nov 2026".
+fn details(study: &StudySummary) -> String {
+    let mut details = Vec::new();
+    if !study.modalities.is_empty() {
+        details.push(study.modalities.join(" and "));
+    }
+    details.push(words::plural(study.instance_count, "image"));
+    details.extend(words::date(study.study_date.as_deref()));
+    details.join(", ")
+}
+
+/// How soon, where it is not what the board shows anyway.
+fn priority(priority: Priority) -> Option<&'static str> {
+    match priority {
+        Priority::Emergency => Some("Emergency"),
+        Priority::Urgent => Some("Urgent"),
+        Priority::Routine => None,
+    }
+}
+
+fn filters(web: &WebState, query: &BoardQuery) -> Vec<FilterGroup> {
+    let query = BoardQuery { fragment: None, ..query.clone() };
+    let link_to = |text: &str, to: BoardQuery, current: bool| FilterLink { text: text.to_owned(), href: link(&to), current };
+    let which = [(Which::Emergency, "Emergency"), (Which::All, "All priorities")]
+        .map(|(which, text)| link_to(text, BoardQuery { priority: which, ..query.clone() }, query.priority == which));
+    let show = [(Show::Everything, "Everything"), (Show::NeedsAction, "Needs action"), (Show::Today, "Today")]
+        .map(|(show, text)| link_to(text, BoardQuery { show, ..query.clone() }, query.show == show));
+    let mut partners = vec![link_to(
+        "Any partner",
+        BoardQuery { partner: None, ..query.clone() },
+        query.partner.is_none(),
+    )];
+    partners.extend(web.config.partners.iter().map(|partner| {
+        let to = BoardQuery { partner: Some(partner.name.clone()), ..query.clone() };
+        link_to(&partner.display_name, to, query.partner.as_ref() == Some(&partner.name))
+    }));
+    vec![
+        FilterGroup { label: "Priority", links: which.into() },
+        FilterGroup { label: "Show", links: show.into() },
+        FilterGroup { label: "To", links: partners },
+    ]
+}
+
+/// The address of a board.
+fn link(query: &BoardQuery) -> String {
+    let mut parts = Vec::new();
+    if query.priority == Which::All {
+        parts.push("priority=all".to_owned());
+    }
+    match query.show {
+        Show::Everything => {}
+        Show::NeedsAction => parts.push("show=needs-action".to_owned()),
+        Show::Today => parts.push("show=today".to_owned()),
+    }
+    if let Some(partner) = &query.partner {
+        parts.push(format!("partner={}", encoded(partner)));
+    }
+    if query.fragment.is_some() {
+        parts.push("fragment=board".to_owned());
+    }
+    if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
+}
+
+/// A text as a value in a query (RFC 3986 2.1).
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            // Writing to a string does not fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
+}

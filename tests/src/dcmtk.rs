@@ -1,0 +1,307 @@
+//! DCMTK's programs as peers: what most of the world's small tools are made of.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use rustix::process::Signal;
+use sample_studies::Study;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::certificates::{Certificates, Identity};
+use crate::digest;
+use crate::eventually::eventually;
+use crate::network::{free_port, is_listening};
+use crate::part10::Part10;
+use crate::process::Process;
+
+/// Makes peers.
+#[derive(Clone, Copy, Debug)]
+pub struct Dcmtk;
+
+impl Dcmtk {
+    /// A receiver that keeps every byte as it came, on a port that stays its own over restarts.
+    pub fn storescp(ae_title: &str) -> Storescp {
+        Storescp {
+            ae_title: ae_title.to_owned(),
+            port: free_port(),
+            folder: tempfile::tempdir().expect("a folder for a receiver"),
+            arguments: vec!["+B".into(), "+xa".into(), "-pm".into()],
+            process: None,
+        }
+    }
+
+    /// A sender of a study's files.
+    pub fn storescu(study: &Study) -> Scu {
+        let folder = tempfile::tempdir().expect("a folder for a study");
+        study.write_to(folder.path()).expect("a study can be written");
+        let files = vec!["+sd".into(), folder.path().join(&study.name).into()];
+        Scu { _folder: Some(folder), ..Scu::new("storescu", files) }
+    }
+
+    /// A sender of files that are there.
+    pub fn storescu_files(files: &[PathBuf]) -> Scu {
+        Scu::new("storescu", files.iter().map(OsString::from).collect())
+    }
+
+    /// A C-ECHO.
+    pub fn echoscu() -> Scu {
+        Scu::new("echoscu", Vec::new())
+    }
+}
+
+/// Programs that use DCMTK hold back half a message for 40 ms unless told otherwise.
+fn dcmtk(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("TCP_NODELAY", "1");
+    command
+}
+
+/// A program that asks for one association.
+#[derive(Debug)]
+pub struct Scu {
+    program: &'static str,
+    calling: String,
+    called: String,
+    options: Vec<OsString>,
+    files: Vec<OsString>,
+    // The files to send live as long as this.
+    _folder: Option<TempDir>,
+}
+
+impl Scu {
+    fn new(program: &'static str, files: Vec<OsString>) -> Self {
+        let (calling, called) = ("PACS".to_owned(), "GANTRY".to_owned());
+        Self { program, calling, called, options: Vec::new(), files, _folder: None }
+    }
+
+    /// What it calls itself; PACS unless said otherwise.
+    pub fn calling(mut self, ae_title: &str) -> Self {
+        ae_title.clone_into(&mut self.calling);
+        self
+    }
+
+    /// What it calls; GANTRY unless said otherwise.
+    pub fn called(mut self, ae_title: &str) -> Self {
+        ae_title.clone_into(&mut self.called);
+        self
+    }
+
+    /// Over TLS: with a certificate, or as a client that has none.
+    pub fn tls(mut self, certificates: &Certificates, identity: Option<&Identity>) -> Self {
+        match identity {
+            Some(identity) => {
+                self.options.extend([
+                    "+tls".into(),
+                    identity.key.clone().into(),
+                    identity.certificate.clone().into(),
+                ]);
+            }
+            None => self.options.push("+tla".into()),
+        }
+        self.options.extend(["+cf".into(), certificates.authority().into()]);
+        self
+    }
+
+    /// With further options.
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(OsString::from));
+        self
+    }
+
+    /// Calls, and waits for the end.
+    pub async fn send_to(&self, address: SocketAddr) -> Sent {
+        let mut command = dcmtk(self.program);
+        command
+            .args(["-v", "-aet", &self.calling, "-aec", &self.called, "-to", "30", "-td", "60"])
+            .args(&self.options);
+        command.arg(address.ip().to_string()).arg(address.port().to_string()).args(&self.files);
+        let output = command.kill_on_drop(true).output().await;
+        Sent(output.unwrap_or_else(|error| {
+            panic!("{} does not start: {error}; tests/run installs it", self.program)
+        }))
+    }
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Sent(Output);
+
+impl Sent {
+    /// What the program said.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&[&self.0.stdout[..], &self.0.stderr[..]].concat()).into_owned()
+    }
+
+    /// Whether everything was accepted.
+    pub fn is_success(&self) -> bool {
+        self.0.status.success()
+    }
+
+    /// Fails the test unless everything was accepted.
+    pub fn expect_success(self) {
+        assert!(self.is_success(), "DCMTK was not served:\n{}", self.said());
+    }
+
+    /// Fails the test if it was served, or was refused in other words.
+    pub fn expect_refusal(self, words: &str) {
+        assert!(!self.is_success(), "DCMTK was served and should not have been:\n{}", self.said());
+        assert!(
+            self.said().contains(words),
+            "DCMTK was refused, but not with {words:?}:\n{}",
+            self.said()
+        );
+    }
+}
+
+/// A receiver; not running until it is started.
+#[derive(Debug)]
+pub struct Storescp {
+    ae_title: String,
+    port: u16,
+    // Dropped before its folder.
+    process: Option<Process>,
+    folder: TempDir,
+    arguments: Vec<OsString>,
+}
+
+impl Storescp {
+    /// Over TLS, and only for peers with a certificate of this authority.
+    pub fn tls(mut self, certificates: &Certificates, identity: &Identity) -> Self {
+        self.arguments.extend([
+            "+tls".into(),
+            identity.key.clone().into(),
+            identity.certificate.clone().into(),
+        ]);
+        self.arguments.extend(["+cf".into(), certificates.authority().into()]);
+        self
+    }
+
+    /// With further options.
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.arguments.extend(options.iter().map(OsString::from));
+        self
+    }
+
+    /// Started.
+    pub async fn start(mut self) -> Self {
+        self.run().await;
+        self
+    }
+
+    /// Starts, with what it received before.
+    pub async fn run(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.ae_title);
+        std::fs::create_dir_all(self.received_folder()).expect("a folder for what is received");
+        let mut command = dcmtk("storescp");
+        command.args(["-v", "-aet", &self.ae_title, "-od"]).arg(self.received_folder());
+        command.args(&self.arguments).arg(self.port.to_string());
+        let log = self.folder.path().join("log");
+        let mut process =
+            Process::start(&format!("storescp {}", self.ae_title), &mut command, &log, false);
+        eventually("storescp to listen", async || {
+            let ended = process.exit_status();
+            assert!(ended.is_none(), "storescp ended at once: {}", process.log());
+            is_listening(self.port).then_some(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Ends it, as a partner that is switched off.
+    pub async fn switch_off(&mut self) {
+        self.process.take().expect("the receiver runs").kill().await;
+    }
+
+    /// Stops it where it is: connections stay and nothing is answered.
+    pub fn pause(&self) {
+        self.process.as_ref().expect("the receiver runs").signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.as_ref().expect("the receiver runs").signal(Signal::CONT);
+    }
+
+    /// What it calls itself.
+    pub fn ae_title(&self) -> &str {
+        &self.ae_title
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// What it has said, over all its starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// The SOP Instance UIDs that it received, in order, repeats too.
+    pub fn order_of_arrival(&self) -> Vec<String> {
+        // "I: storing DICOM file: <folder>/<modality>.<UID>"
+        let log = self.log();
+        let names = log
+            .lines()
+            .filter_map(|line| line.split_once("storing DICOM file: ")?.1.rsplit('/').next());
+        names.filter_map(|name| Some(name.split_once('.')?.1.trim().to_owned())).collect()
+    }
+
+    /// How many files it has, whole or not.
+    pub fn count(&self) -> usize {
+        std::fs::read_dir(self.received_folder()).map_or(0, Iterator::count)
+    }
+
+    /// The digest of every data set that it holds, by SOP Instance UID; `None` while a file is not whole.
+    pub fn try_holds(&self) -> Option<BTreeMap<String, String>> {
+        let files = std::fs::read_dir(self.received_folder()).ok()?;
+        files
+            .map(|file| {
+                let file = Part10::read(&file.ok()?.path()).ok()?;
+                Some((file.sop_instance_uid, digest(&file.data_set)))
+            })
+            .collect()
+    }
+
+    /// The same, when nothing is on its way.
+    pub fn holds(&self) -> BTreeMap<String, String> {
+        self.try_holds().expect("what was received reads")
+    }
+
+    /// Waits until it holds exactly these.
+    pub async fn comes_to_hold(&self, expected: &BTreeMap<String, String>) {
+        let what = format!("{} instances at {}", expected.len(), self.ae_title);
+        eventually(&what, async || {
+            let enough = self.count() >= expected.len();
+            (enough && self.try_holds().as_ref() == Some(expected)).then_some(())
+        })
+        .await;
+    }
+
+    fn received_folder(&self) -> PathBuf {
+        self.folder.path().join("received")
+    }
+
+    /// Forgets what it received.
+    pub fn forget(&self) {
+        let folder = self.received_folder();
+        std::fs::remove_dir_all(&folder)
+            .and_then(|()| std::fs::create_dir_all(&folder))
+            .expect("it can be emptied");
+    }
+
+    /// Its folder of received files, for programs that look at them.
+    pub fn received(&self) -> impl AsRef<Path> {
+        self.received_folder()
+    }
+}

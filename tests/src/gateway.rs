@@ -1,0 +1,458 @@
+//! The node under test: the real program, with a configuration and data directory of its own.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_store::index::Index;
+use gantry_store::sealed::Keyring;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::certificates::{Certificates, Identity};
+use crate::dcmtk::Storescp;
+use crate::eventually::eventually;
+use crate::http::{Answer, Ask};
+use crate::process::Process;
+
+/// How long a start may take, and an end that drains.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program, built by `tests/run` or `cargo build -p gantry-cli` beside the tests.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own program");
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let program = profile.join("gantry");
+    assert!(
+        program.is_file(),
+        "{} is missing: run tests/run, or build it with `cargo build -p gantry-cli`",
+        program.display()
+    );
+    program
+}
+
+/// What a node is to be; every setting that is not made is the product's own, but for ports and quick retries.
+#[derive(Debug)]
+pub struct Setup {
+    certificates: Option<(Arc<Certificates>, Identity)>,
+    allow: String,
+    data_dir: Option<PathBuf>,
+    log_level: String,
+    max_associations: usize,
+    web: bool,
+    intake: String,
+    association: String,
+    delivery: String,
+    parties: String,
+    routes: usize,
+}
+
+impl Setup {
+    /// A node with a plaintext listener on loopback and the web, that knows nobody.
+    pub fn new() -> Self {
+        Self {
+            certificates: None,
+            allow: "127.0.0.0/8".to_owned(),
+            data_dir: None,
+            log_level: "info".to_owned(),
+            max_associations: 64,
+            web: true,
+            intake: "reserve = \"0B\"\n".to_owned(),
+            association: String::new(),
+            delivery:
+                "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\n"
+                    .to_owned(),
+            parties: String::new(),
+            routes: 0,
+        }
+    }
+
+    /// With a listener for TLS, and an identity from these certificates.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Self {
+        let identity = certificates.issue("gantry");
+        self.certificates = Some((certificates.clone(), identity));
+        self
+    }
+
+    /// Who may use the plaintext listener; without it, whoever is on this machine.
+    pub fn allow(mut self, network: &str) -> Self {
+        network.clone_into(&mut self.allow);
+        self
+    }
+
+    /// With its data in a folder that the test chose, which must outlive the node.
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.data_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// With a log of this level.
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
+    /// With a plaintext listener that holds so many associations at once.
+    pub fn max_associations(mut self, count: usize) -> Self {
+        self.max_associations = count;
+        self
+    }
+
+    /// With these lines in `[intake]`, instead of a reserve of nothing.
+    pub fn intake(mut self, lines: &str) -> Self {
+        self.intake = format!("{lines}\n");
+        self
+    }
+
+    /// With these lines in `[association]`.
+    pub fn association(mut self, lines: &str) -> Self {
+        self.association = format!("{lines}\n");
+        self
+    }
+
+    /// With these lines in `[delivery]`, instead of quick retries.
+    pub fn delivery(mut self, lines: &str) -> Self {
+        self.delivery = format!("{lines}\n");
+        self
+    }
+
+    /// With a source.
+    pub fn source(self, name: &str, ae_title: &str) -> Self {
+        self.party(&format!("[[source]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\n"))
+    }
+
+    /// With a source that is known by its certificate.
+    pub fn source_with_certificate(self, name: &str, ae_title: &str, identity: &Identity) -> Self {
+        let pin = identity.certificate.display();
+        self.party(&format!(
+            "[[source]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\ncertificate = \"{pin}\"\n"
+        ))
+    }
+
+    /// With a partner over plain TCP.
+    pub fn partner(self, name: &str, ae_title: &str, port: u16) -> Self {
+        self.party(&format!(
+            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"off\"\n"
+        ))
+    }
+
+    /// With a partner over plain TCP and one association at a time, so that there is an order of sending.
+    pub fn partner_in_order(self, name: &str, ae_title: &str, port: u16) -> Self {
+        let partner = self.partner(name, ae_title, port);
+        partner.party("associations = 1\n")
+    }
+
+    /// With a partner over mutual TLS, known by its certificate.
+    pub fn partner_over_tls(
+        self,
+        name: &str,
+        ae_title: &str,
+        port: u16,
+        identity: &Identity,
+    ) -> Self {
+        let pin = identity.certificate.display();
+        self.party(&format!(
+            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ncertificate = \"{pin}\"\n"
+        ))
+    }
+
+    /// With a route for what is sent to this AE title.
+    pub fn route(mut self, called: &str, to: &[&str], priority: &str) -> Self {
+        self.routes += 1;
+        let number = self.routes;
+        let purpose = if priority == "emergency" { "emergency-transfer" } else { "direct-care" };
+        self.party(&format!(
+            "[[route]]\nname = \"route {number}\"\nwhen = {{ called-ae-title = \"{called}\" }}\nto = {to:?}\n\
+             purpose = \"{purpose}\"\npriority = \"{priority}\"\nprotect = \"as-received\"\n"
+        ))
+    }
+
+    fn party(mut self, lines: &str) -> Self {
+        self.parties.push_str(lines);
+        self
+    }
+
+    /// Starts it, and returns when it is ready.
+    pub async fn start(self) -> Gateway {
+        let folder = tempfile::tempdir().expect("a folder for the node");
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&data_dir)
+            .expect("the data directory can be made");
+        if Keyring::open(&data_dir.join("keys")).is_err() {
+            Keyring::create(&data_dir.join("keys")).expect("a key can be made");
+        }
+        let mut gateway = Gateway {
+            setup: self,
+            folder,
+            data_dir,
+            process: None,
+            plaintext: None,
+            tls: None,
+            web: None,
+        };
+        gateway.start().await;
+        gateway
+    }
+
+    fn toml(&self, data_dir: &Path, ports: [Option<SocketAddr>; 3]) -> String {
+        let [plaintext, tls, web] =
+            ports.map(|port| port.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let mut toml = format!(
+            "[node]\nae-title = \"GANTRY\"\norganisation = \"TEST\"\ndata-dir = \"{}\"\n\
+             [[listener]]\naddress = \"{plaintext}\"\ntls = \"off\"\nallow = [\"{}\"]\n\
+             max-associations = {}\n",
+            data_dir.display(),
+            self.allow,
+            self.max_associations,
+        );
+        if let Some((certificates, identity)) = &self.certificates {
+            toml += &format!(
+                "[[listener]]\naddress = \"{tls}\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\nauthorities = [\"{}\"]\n",
+                identity.certificate.display(),
+                identity.key.display(),
+                certificates.authority().display()
+            );
+        }
+        if self.web {
+            toml += &format!("[web]\naddress = \"{web}\"\n");
+        }
+        toml += &format!(
+            "[intake]\n{}[association]\n{}[delivery]\n{}",
+            self.intake, self.association, self.delivery
+        );
+        toml += &format!("[log]\nformat = \"json\"\nlevel = \"{}\"\n", self.log_level);
+        toml + &self.parties
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A node, and its data when it is down.
+#[derive(Debug)]
+pub struct Gateway {
+    setup: Setup,
+    // Dropped after the process is killed.
+    process: Option<Process>,
+    folder: TempDir,
+    data_dir: PathBuf,
+    plaintext: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    web: Option<SocketAddr>,
+}
+
+impl Gateway {
+    /// A node that sends what PACS sends to GANTRY on to one partner, as routine.
+    pub fn forwarding_to(partner: &Storescp) -> Setup {
+        Setup::new()
+            .source("pacs", "PACS")
+            .partner("partner", partner.ae_title(), partner.port())
+            .route("GANTRY", &["partner"], "routine")
+    }
+
+    /// Starts it, again with the same data and on the same ports if it ran before.
+    pub async fn start(&mut self) {
+        assert!(self.process.is_none(), "the node runs already");
+        let toml = self.setup.toml(&self.data_dir, [self.plaintext, self.tls, self.web]);
+        std::fs::write(self.config(), toml).expect("the configuration can be written");
+        let mut command = Command::new(program());
+        command.arg("serve").arg("--config").arg(self.config()).arg("--json");
+        command.env_remove("RUST_LOG");
+        let mut process =
+            Process::start("gantry", &mut command, &self.folder.path().join("gantry.log"), true);
+        let stdout = process.take_stdout().expect("standard output is piped");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout);
+        let read = stdout.read_line(&mut line);
+        tokio::time::timeout(PATIENCE, read)
+            .await
+            .expect("the node is ready in time")
+            .expect("standard output reads");
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!(
+                "gantry serve said {line:?} instead of where it listens; its log:\n{}",
+                process.log()
+            )
+        });
+        let address =
+            |listener: usize| ready["listeners"][listener]["address"].as_str()?.parse().ok();
+        self.plaintext = address(0);
+        self.tls = address(1);
+        self.web = ready["web"].as_str().and_then(|url| url.rsplit("//").next()?.parse().ok());
+        self.process = Some(process);
+    }
+
+    /// Where it listens without TLS.
+    pub fn plaintext(&self) -> SocketAddr {
+        self.plaintext.expect("the node has a plaintext listener")
+    }
+
+    /// Where it listens with TLS.
+    pub fn tls(&self) -> SocketAddr {
+        self.tls.expect("the node has a TLS listener")
+    }
+
+    /// Where its pages are.
+    pub fn web(&self) -> SocketAddr {
+        self.web.expect("the node has pages")
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("gantry.toml")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Its identity, for peers that pin it.
+    pub fn identity(&self) -> &Identity {
+        &self.setup.certificates.as_ref().expect("the node has a certificate").1
+    }
+
+    /// All that it has logged since its first start.
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("gantry.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the node runs")
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.process().exit_status().is_none()
+    }
+
+    /// SIGKILL, as a crash at whatever it was doing.
+    pub async fn kill(&mut self) {
+        self.process.take().expect("the node runs").kill().await;
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn ask_to_stop(&mut self) {
+        self.process().signal(Signal::TERM);
+    }
+
+    /// Waits for the end that was asked for.
+    pub async fn stopped(&mut self) -> ExitStatus {
+        self.process.take().expect("the node runs").ended(PATIENCE).await
+    }
+
+    /// SIGTERM, and waits until it has drained.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.stopped().await
+    }
+
+    /// A crash, and the start after it.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill().await;
+        self.start().await;
+    }
+
+    /// Most memory it had at once, in bytes (VmHWM of proc(5)).
+    pub fn peak_memory(&mut self) -> u64 {
+        let id = self.process().id().expect("the node runs");
+        let status =
+            std::fs::read_to_string(format!("/proc/{id}/status")).expect("proc knows the node");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc says VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("VmHWM is a number") * 1024
+    }
+
+    /// Asks its API on the administrator's socket.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        ask.to_socket(&self.data_dir.join("admin.sock"))
+            .await
+            .expect("the administrator's socket answers")
+    }
+
+    /// The JSON at this address of its API.
+    pub async fn api(&self, path: &str) -> Value {
+        self.ask(Ask::get(path)).await.json()
+    }
+
+    /// Where everything that was ordered for a partner is.
+    pub async fn conservation(&self, partner: &str) -> Conservation {
+        let status = self.api("/api/v1/status").await;
+        let partners = status["partners"].as_array().expect("the status lists partners");
+        let row = partners.iter().find(|row| row["name"] == partner);
+        let count = |name: &str| row.and_then(|row| row[name].as_u64()).unwrap_or_default();
+        Conservation {
+            ordered: count("ordered"),
+            delivered: count("delivered"),
+            waiting: count("waiting"),
+            set_aside: count("set_aside"),
+            cancelled: count("cancelled"),
+        }
+    }
+
+    /// Waits until a partner has accepted so many instances and nothing waits for it.
+    pub async fn delivered(&self, partner: &str, count: usize) {
+        eventually(&format!("{count} instances to be delivered to {partner}"), async || {
+            let now = self.conservation(partner).await;
+            (now.delivered == count as u64 && now.waiting == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// How many instances it knows of.
+    pub async fn instances(&self) -> u64 {
+        let status = self.api("/api/v1/status").await;
+        status["totals"]["instances"].as_u64().expect("the status counts instances")
+    }
+
+    /// Asks its rows, beside the program.
+    pub async fn rows<T>(&self, ask: impl AsyncFnOnce(&Index) -> T) -> T {
+        let index =
+            Index::open(&self.data_dir.join("index.sqlite")).await.expect("the index opens");
+        let answer = ask(&index).await;
+        index.close().await;
+        answer
+    }
+
+    /// Runs another command of the program with this node's configuration.
+    pub async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program());
+        command.args(arguments).arg("--config").arg(self.config()).env_remove("RUST_LOG");
+        command.output().await.expect("the program runs")
+    }
+}
+
+/// What was ordered for a partner, and where it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Conservation {
+    /// Deliveries that routes ordered.
+    pub ordered: u64,
+    /// Accepted by the partner.
+    pub delivered: u64,
+    /// Queued, being sent, or waiting for the next try.
+    pub waiting: u64,
+    /// Waiting for a person.
+    pub set_aside: u64,
+    /// Given up by a person.
+    pub cancelled: u64,
+}
+
+impl Conservation {
+    /// Whether nothing was lost on the way.
+    pub fn adds_up(&self) -> bool {
+        self.ordered == self.delivered + self.waiting + self.set_aside + self.cancelled
+    }
+}

@@ -1,0 +1,122 @@
+//! Orthanc as a partner, with its REST API to look at what it holds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::digest;
+use crate::eventually::eventually;
+use crate::http::{Answer, Ask};
+use crate::network::free_port;
+use crate::part10::Part10;
+use crate::process::Process;
+
+/// A running Orthanc with an empty database of its own.
+#[derive(Debug)]
+pub struct Orthanc {
+    // Dropped before its folder.
+    process: Process,
+    folder: TempDir,
+    dicom: u16,
+    http: u16,
+}
+
+impl Orthanc {
+    /// What it calls itself.
+    pub const AE_TITLE: &'static str = "ORTHANC";
+
+    /// Starts it, and returns when it answers.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for Orthanc");
+        let (dicom, http) = (free_port(), free_port());
+        let config = json!({
+            "Name": "Partner",
+            "DicomAet": Self::AE_TITLE,
+            "DicomPort": dicom,
+            "HttpPort": http,
+            "HttpServerEnabled": true,
+            "RemoteAccessAllowed": false,
+            "AuthenticationEnabled": false,
+            "StorageDirectory": folder.path().join("storage"),
+            "IndexDirectory": folder.path().join("storage"),
+            "Plugins": [],
+            "DicomAlwaysAllowStore": true,
+            "UnknownSopClassAccepted": true,
+            "SaveJobs": false,
+            "SynchronousCMove": true,
+            "StableAge": 1,
+        });
+        let path = folder.path().join("orthanc.json");
+        std::fs::write(&path, config.to_string()).expect("Orthanc's configuration can be written");
+        // Debian has it in /usr/sbin, which not every PATH names.
+        let program = if std::path::Path::new("/usr/sbin/Orthanc").exists() {
+            "/usr/sbin/Orthanc"
+        } else {
+            "Orthanc"
+        };
+        let mut command = Command::new(program);
+        command.arg(&path).current_dir(folder.path()).env("TCP_NODELAY", "1");
+        let process = Process::start("Orthanc", &mut command, &folder.path().join("log"), false);
+        let mut orthanc = Self { process, folder, dicom, http };
+        eventually("Orthanc to answer", async || {
+            let ended = orthanc.process.exit_status();
+            assert!(ended.is_none(), "Orthanc ended at once: {}", orthanc.process.log());
+            let answer = Ask::get("/system").to(orthanc.address(orthanc.http)).await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        orthanc
+    }
+
+    /// Where it takes associations.
+    pub fn port(&self) -> u16 {
+        self.dicom
+    }
+
+    /// Where it takes associations.
+    pub fn dicom(&self) -> SocketAddr {
+        self.address(self.dicom)
+    }
+
+    fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    async fn ask(&self, ask: Ask) -> Answer {
+        ask.to(self.address(self.http)).await.expect("Orthanc answers")
+    }
+
+    /// How many instances it has.
+    pub async fn count(&self) -> usize {
+        self.ask(Ask::get("/instances")).await.json().as_array().map_or(0, Vec::len)
+    }
+
+    /// The digest of every data set that it holds, by SOP Instance UID.
+    pub async fn holds(&self) -> BTreeMap<String, String> {
+        let mut held = BTreeMap::new();
+        let instances = self.ask(Ask::get("/instances")).await.json();
+        for id in instances.as_array().into_iter().flatten().filter_map(|id| id.as_str()) {
+            let file = self.ask(Ask::get(&format!("/instances/{id}/file"))).await;
+            let file = Part10::parse(&file.body).expect("Orthanc gives DICOM files");
+            held.insert(file.sop_instance_uid, digest(&file.data_set));
+        }
+        held
+    }
+
+    /// Removes all that it holds.
+    pub async fn forget(&self) {
+        let patients = self.ask(Ask::get("/patients")).await.json();
+        for id in patients.as_array().into_iter().flatten().filter_map(|id| id.as_str()) {
+            let path = format!("/patients/{id}");
+            assert_eq!(self.ask(Ask::with_method(hyper::Method::DELETE, &path)).await.status, 200);
+        }
+    }
+
+    /// Its folder, which lives as long as it does.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}
