@@ -3,6 +3,7 @@
 //! Whoever may open the socket is the administrator, so there is no sign-in. The connection is kept for further requests;
 //! an answer other than success becomes a [`Failure`] with the node's own words and hint.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -56,15 +57,21 @@ impl Client {
         let socket = config.node.admin_socket();
         let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Failure::new(Exit::Unreachable, "the node is not running").hint("start it with `gantry serve`")
+                Failure::new(Exit::Unreachable, "the node is not running")
+                    .hint("start it with `gantry serve`")
             }
-            io::ErrorKind::PermissionDenied => {
-                Failure::new(Exit::Permission, format_args!("this user may not open {}", socket.display()))
-                    .hint("use the account that the node runs as (sudo -u …)")
-            }
-            _ => Failure::new(Exit::Unreachable, format_args!("cannot reach the node at {}: {error}", socket.display())),
+            io::ErrorKind::PermissionDenied => Failure::new(
+                Exit::Permission,
+                format_args!("this user may not open {}", socket.display()),
+            )
+            .hint("use the account that the node runs as (sudo -u …)"),
+            _ => Failure::new(
+                Exit::Unreachable,
+                format_args!("cannot reach the node at {}: {error}", socket.display()),
+            ),
         })?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| gone(&error))?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| gone(&error))?;
         tokio::spawn(async move {
             // Whoever waits for an answer hears of it from the request.
             let _ = connection.await;
@@ -77,10 +84,16 @@ impl Client {
         read_json(answer).await
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure::because(Exit::Failed, &error))?;
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| Failure::because(Exit::Failed, &error))?;
         let headers = [("content-type", "application/json")];
-        let answer = self.request(Method::POST, path, &headers, Either::Left(Full::from(body))).await?;
+        let answer =
+            self.request(Method::POST, path, &headers, Either::Left(Full::from(body))).await?;
         read_json(answer).await
     }
 
@@ -119,7 +132,8 @@ impl Client {
         }
         let request = request.body(body).map_err(|error| Failure::because(Exit::Usage, &error))?;
         let failed = |error: hyper::Error| {
-            gone(&error).hint(format_args!("see its log; it was reached through {}", self.socket.display()))
+            gone(&error)
+                .hint(format_args!("see its log; it was reached through {}", self.socket.display()))
         };
         self.sender.ready().await.map_err(failed)?;
         let answer = self.sender.send_request(request).await.map_err(failed)?;
@@ -153,9 +167,9 @@ impl Stream {
 async fn read_all(answer: Response<Incoming>) -> Result<Bytes, Failure> {
     let limited = http_body_util::Limited::new(answer.into_body(), MOST);
     let collected = limited.collect().await;
-    collected
-        .map(http_body_util::Collected::to_bytes)
-        .map_err(|error| Failure::new(Exit::Failed, format_args!("the node's answer broke off: {error}")))
+    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        Failure::new(Exit::Failed, format_args!("the node's answer broke off: {error}"))
+    })
 }
 
 async fn read_json<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Failure> {
@@ -204,14 +218,18 @@ pub(crate) fn escaped(value: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
         }
         escaped
     })
 }
 
 /// A path with those of the parameters that have a value.
-pub(crate) fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+pub(crate) fn with_query<'a>(
+    path: &str,
+    parameters: impl IntoIterator<Item = (&'a str, Option<String>)>,
+) -> String {
     let set: Vec<_> = parameters
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", escaped(&value?))))
@@ -303,17 +321,21 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(refused(status, b"not JSON").exit, exit, "{status}");
         }
-        let rule = br#"{"title":"Refused by a safety rule","detail":"Research never gets identity."}"#;
+        let rule =
+            br#"{"title":"Refused by a safety rule","detail":"Research never gets identity."}"#;
         assert_eq!(refused(StatusCode::FORBIDDEN, rule).exit, Exit::Unsafe);
     }
 
     #[test]
     fn what_is_put_into_an_address_cannot_leave_its_place() {
-        let path = with_query("/api/v1/transfers", [
-            ("partner", Some("a b&limit=9/ü".to_owned())),
-            ("state", None),
-            ("limit", Some("5".to_owned())),
-        ]);
+        let path = with_query(
+            "/api/v1/transfers",
+            [
+                ("partner", Some("a b&limit=9/ü".to_owned())),
+                ("state", None),
+                ("limit", Some("5".to_owned())),
+            ],
+        );
         assert_eq!(path, "/api/v1/transfers?partner=a%20b%26limit%3D9%2F%C3%BC&limit=5");
         assert_eq!(with_query("/x", [("a", None)]), "/x");
     }

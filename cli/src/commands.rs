@@ -1,9 +1,19 @@
 //! The command line: which commands there are, how they read, and who carries them out.
 
 mod check;
+mod completions;
 mod demo;
 mod init;
+mod keys;
+mod partner;
+mod reindex;
+mod route;
+mod send;
 mod serve;
+mod status;
+mod study;
+mod transfer;
+mod web;
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +31,8 @@ const PLACES: [&str; 2] = ["gantry.toml", "/etc/gantry/gantry.toml"];
 #[command(name = "gantry", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(before_help = "\
 Examples:
-  gantry demo                                 two trusts on this machine, and an emergency between them
-  gantry init && gantry check && gantry serve a node of your own
+  gantry demo                                 two trusts on this machine, and an emergency
+  gantry init && gantry check && gantry serve    a node of your own
   gantry transfer list                        where the images are")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -52,6 +62,16 @@ enum Command {
     Init(init::Arguments),
     Check(check::Arguments),
     Serve(serve::Arguments),
+    Status(status::Arguments),
+    Send(send::Arguments),
+    Transfer(transfer::Arguments),
+    Study(study::Arguments),
+    Partner(partner::Arguments),
+    Route(route::Arguments),
+    Web(web::Arguments),
+    Keys(keys::Arguments),
+    Reindex(reindex::Arguments),
+    Completions(completions::Arguments),
 }
 
 /// Carries out what was asked.
@@ -62,13 +82,24 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Init(arguments) => init::run(arguments, output),
         Command::Check(arguments) => check::run(&arguments, &global, output),
         Command::Serve(arguments) => serve::run(&arguments, &global, output).await,
+        Command::Status(arguments) => status::run(&arguments, &global, output).await,
+        Command::Send(arguments) => send::run(arguments, &global, output).await,
+        Command::Transfer(arguments) => transfer::run(arguments, &global, output).await,
+        Command::Study(arguments) => study::run(arguments, &global, output).await,
+        Command::Partner(arguments) => partner::run(arguments, &global, output).await,
+        Command::Route(arguments) => route::run(arguments, &global, output).await,
+        Command::Web(arguments) => web::run(&arguments, &global, output).await,
+        Command::Keys(arguments) => keys::run(&arguments, &global, output),
+        Command::Reindex(arguments) => reindex::run(&arguments, &global, output).await,
+        Command::Completions(arguments) => completions::run(&arguments, output),
     }
 }
 
 /// The command line as clap sees it, with the help of every command in the same order: what it does, examples, the rest.
 pub(crate) fn command_line() -> clap::Command {
     fn examples_first(command: clap::Command) -> clap::Command {
-        let names: Vec<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let names: Vec<_> =
+            command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
         names
             .into_iter()
             .fold(command, |command, name| command.mut_subcommand(name, examples_first))
@@ -84,8 +115,11 @@ fn config_path(global: &Global) -> Result<PathBuf, Failure> {
     }
     let there = PLACES.iter().map(Path::new).find(|path| path.exists());
     there.map(Path::to_owned).ok_or_else(|| {
-        Failure::new(Exit::Usage, format_args!("there is no configuration: neither {} nor {}", PLACES[0], PLACES[1]))
-            .hint("make one with `gantry init`, or name it with --config FILE")
+        Failure::new(
+            Exit::Usage,
+            format_args!("there is no configuration: neither {} nor {}", PLACES[0], PLACES[1]),
+        )
+        .hint("make one with `gantry init`, or name it with --config FILE")
     })
 }
 
@@ -110,4 +144,21 @@ fn conditions(route: &Route) -> Vec<String> {
             format!("{} = {}", condition.on, patterns.join(" or "))
         })
         .collect()
+}
+
+/// A partner that the configuration does not have, with the name that was probably meant.
+fn unknown_partner(config: &Config, name: &str) -> Failure {
+    let names = || config.partners.iter().map(|partner| partner.name.as_str());
+    let likeness = |known: &str| strsim::jaro_winkler(name, known);
+    let nearest = names()
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|known| likeness(known) > 0.8);
+    let failure = Failure::new(Exit::NotFound, format_args!("there is no partner {name:?}"));
+    match nearest {
+        Some(nearest) => failure.hint(format_args!("did you mean {nearest}?")),
+        None if config.partners.is_empty() => {
+            failure.hint("add a [[partner]] to the configuration")
+        }
+        None => failure.hint(format_args!("there are: {}", names().collect::<Vec<_>>().join(", "))),
+    }
 }

@@ -5,10 +5,12 @@
 //! asks for it. A command that needs a running node speaks to the socket in its data directory; one that works without
 //! it says so in its help.
 
+mod client;
 mod commands;
 mod exit;
 mod output;
 mod signals;
+mod views;
 mod words;
 
 use std::process::ExitCode;
@@ -34,7 +36,9 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             ended
         }
-        Err(error) => Err(Failure::new(Exit::Failed, format_args!("cannot start threads: {error}"))),
+        Err(error) => {
+            Err(Failure::new(Exit::Failed, format_args!("cannot start threads: {error}")))
+        }
     };
     match ended {
         Ok(exit) => exit.into(),

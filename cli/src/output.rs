@@ -56,14 +56,18 @@ impl Output {
     }
 
     /// A line of data.
+    #[expect(clippy::unused_self, reason = "nothing is printed but through the output of this run")]
     pub(crate) fn line(self, line: impl Display) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| Failure::of_output(&error))
+        writeln!(out, "{line}")
+            .and_then(|()| out.flush())
+            .map_err(|error| Failure::of_output(&error))
     }
 
     /// One JSON value on a line of its own.
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Failure> {
-        let line = serde_json::to_string(value).map_err(|error| Failure::of_output(&error.into()))?;
+        let line =
+            serde_json::to_string(value).map_err(|error| Failure::of_output(&error.into()))?;
         self.line(line)
     }
 
@@ -110,12 +114,9 @@ impl Output {
 
     /// Aligned columns without lines.
     pub(crate) fn table(self, header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
-        self.line(table(header, rows, self.width()))
-    }
-
-    fn width(self) -> Option<u16> {
         // Into a pipe nothing is wrapped: what reads it takes lines.
-        io::stdout().is_terminal().then(|| comfy_table::Table::new().width()).flatten()
+        let width = io::stdout().is_terminal().then(|| Table::new().width()).flatten();
+        self.line(table(header, rows, width))
     }
 }
 

@@ -3,6 +3,11 @@
 //! Only what is listed here is printed, so a field that the API gains does not slip into a script's log. `shorten` takes
 //! out what names a patient; every command calls it unless `--reveal` was given.
 
+#![expect(
+    clippy::struct_field_names,
+    reason = "the names are the API's, which has them from DICOM"
+)]
+
 use gantry_store::facts::{Digest, ObjectId, Priority, Purpose};
 use gantry_store::index::{EventKind, FailureKind, TransferId, TransferState};
 use jiff::Timestamp;
@@ -55,7 +60,10 @@ impl Shorten for Study {
 impl Study {
     /// The patient on one line, as far as it is there.
     pub(crate) fn patient(&self) -> String {
-        let name = self.patient_name.as_deref().map(|name| name.replace('^', ", ").trim_end_matches(", ").to_owned());
+        let name = self
+            .patient_name
+            .as_deref()
+            .map(|name| name.replace('^', ", ").trim_end_matches(", ").to_owned());
         let parts = [name, self.patient_id.clone(), self.birth_date.as_deref().map(dashed)];
         let parts: Vec<_> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         if parts.is_empty() { "not known".to_owned() } else { parts.join("  ") }
@@ -79,7 +87,8 @@ fn dashed(date: &str) -> String {
 /// `SMITH^ANNA` becomes `S., A.`: family name, then given name (PS3.5 6.2.1). Ideographic groups are left out.
 fn initials(name: &str) -> String {
     let alphabetic = name.split('=').next().unwrap_or_default();
-    let initial = |part: &str| part.trim().chars().next().map(|first| format!("{}.", first.to_uppercase()));
+    let initial =
+        |part: &str| part.trim().chars().next().map(|first| format!("{}.", first.to_uppercase()));
     alphabetic.split('^').take(2).filter_map(initial).collect::<Vec<_>>().join(", ")
 }
 
@@ -396,19 +405,30 @@ mod tests {
 
     #[test]
     fn names_and_numbers_of_any_shape_are_shortened() {
-        for (name, shown) in
-            [("SMITH^ANNA", "S., A."), ("smith", "S."), ("", ""), ("^ANNA", "A."), ("Ångström^Ö^^Dr", "Å., Ö.")]
-        {
+        for (name, shown) in [
+            ("SMITH^ANNA", "S., A."),
+            ("smith", "S."),
+            ("", ""),
+            ("^ANNA", "A."),
+            ("Ångström^Ö^^Dr", "Å., Ö."),
+        ] {
             assert_eq!(initials(name), shown);
         }
-        for (number, shown) in [("9434765919", "…919"), ("123", "…"), ("1234", "…234"), ("", "…"), ("übür", "…bür")] {
+        for (number, shown) in
+            [("9434765919", "…919"), ("123", "…"), ("1234", "…234"), ("", "…"), ("übür", "…bür")]
+        {
             assert_eq!(last_three(number), shown);
         }
     }
 
     #[test]
     fn a_patient_of_whom_nothing_is_said_is_not_known() {
-        let nobody = Study { patient_name: None, patient_id: Some(String::new()), birth_date: None, ..study() };
+        let nobody = Study {
+            patient_name: None,
+            patient_id: Some(String::new()),
+            birth_date: None,
+            ..study()
+        };
         assert_eq!(nobody.patient(), "not known");
     }
 }

@@ -82,6 +82,9 @@ mod tests {
 
     #[test]
     fn one_is_not_many() {
-        assert_eq!((count(1, "image", "images"), count(0, "image", "images")), ("1 image".into(), "0 images".into()));
+        assert_eq!(
+            (count(1, "image", "images"), count(0, "image", "images")),
+            ("1 image".into(), "0 images".into())
+        );
     }
 }

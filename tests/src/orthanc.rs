@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -30,9 +30,14 @@ impl Orthanc {
 
     /// Starts it, and returns when it answers.
     pub async fn start() -> Self {
+        Self::start_with(json!({})).await
+    }
+
+    /// The same, with further settings.
+    pub async fn start_with(settings: Value) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Orthanc");
         let (dicom, http) = (free_port(), free_port());
-        let config = json!({
+        let mut config = json!({
             "Name": "Partner",
             "DicomAet": Self::AE_TITLE,
             "DicomPort": dicom,
@@ -49,6 +54,9 @@ impl Orthanc {
             "SynchronousCMove": true,
             "StableAge": 1,
         });
+        for (key, value) in settings.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         let path = folder.path().join("orthanc.json");
         std::fs::write(&path, config.to_string()).expect("Orthanc's configuration can be written");
         // Debian has it in /usr/sbin, which not every PATH names.

@@ -55,21 +55,27 @@ async fn dcmtk_receives_through_the_gateway_what_it_receives_without() {
         .start()
         .await;
 
-    for (seed, option) in (11..).zip(["-xe", "-xi", "-xb", "-xd", "-xr"]) {
-        for study in studies_for(option, seed) {
-            let sender =
-                Dcmtk::storescu(&study).tls(&certificates, Some(&pacs)).options(&[option, "-R"]);
-            sender.send_to(clinic.address()).await.expect_success();
-            let without = clinic.holds();
-            clinic.forget();
-
-            sender.send_to(gateway.tls()).await.expect_success();
-
-            assert_eq!(without.len(), study.len(), "{option} {}", study.name);
-            clinic.comes_to_hold(&without).await;
-            clinic.forget();
-        }
+    let sendings: Vec<_> = (11..)
+        .zip(["-xe", "-xi", "-xb", "-xd", "-xr"])
+        .flat_map(|(seed, option)| {
+            studies_for(option, seed).into_iter().map(move |study| (study, option))
+        })
+        .map(|(study, option)| {
+            Dcmtk::storescu(&study).tls(&certificates, Some(&pacs)).options(&[option, "-R"])
+        })
+        .collect();
+    for sending in &sendings {
+        sending.send_to(clinic.address()).await.expect_success();
     }
+    let without = clinic.holds();
+    clinic.forget();
+
+    for sending in &sendings {
+        sending.send_to(gateway.tls()).await.expect_success();
+    }
+
+    assert!(without.len() > 100, "only {} instances were sent", without.len());
+    clinic.comes_to_hold(&without).await;
 }
 
 /// What storescu can send with an option: it compresses nothing by itself but deflated.
@@ -192,6 +198,10 @@ fn files_of_pydicom() -> Vec<(String, Instance)> {
     let mut files = Vec::new();
     walk(&folder, &mut |path| {
         let Ok(file) = Part10::read(path) else { return };
+        // Some test files leave out what a C-STORE would name them by.
+        if file.sop_class_uid.is_empty() || file.sop_instance_uid.is_empty() {
+            return;
+        }
         let name = path.strip_prefix(&folder).unwrap().display().to_string();
         files.push((name, instance(file)));
     });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gantry_gateway::config::{
-    Config, Finding, ListenerTls, Partner, PartnerTls, Permission, Route, Severity, Style, WebTls,
+    Config, Finding, ListenerTls, Partner, PartnerTls, Route, Severity, Style, WebTls,
 };
 use gantry_gateway::telemetry::chain;
 use gantry_gateway::tls;
@@ -112,7 +112,13 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
         Ok(loaded) => loaded,
         Err(problems) if output.is_json() => {
             let findings = problems.iter().collect();
-            output.json(&Report { ok: false, file: &path, findings, surroundings: &[], node: None })?;
+            output.json(&Report {
+                ok: false,
+                file: &path,
+                findings,
+                surroundings: &[],
+                node: None,
+            })?;
             return Ok(Exit::Usage);
         }
         Err(problems) => {
@@ -149,7 +155,10 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
     if stops > 0 {
         return Err(Failure::new(
             Exit::Usage,
-            format_args!("the node would not start: {}", words::count(stops as u64, "problem", "problems")),
+            format_args!(
+                "the node would not start: {}",
+                words::count(stops as u64, "problem", "problems")
+            ),
         ));
     }
     let good = output.paint(Paint::Green, "✓");
@@ -202,7 +211,10 @@ fn surroundings(config: &Config) -> Vec<Trouble> {
     if mode.is_ok_and(|others| others != 0) {
         troubles.push(Trouble {
             severity: Severity::Warning,
-            message: format!("other users of this machine may look into {}", config.node.data_dir.display()),
+            message: format!(
+                "other users of this machine may look into {}",
+                config.node.data_dir.display()
+            ),
             help: format!("chmod 700 {}", config.node.data_dir.display()),
         });
     }
@@ -248,7 +260,10 @@ impl<'a> Summary<'a> {
             sources: config
                 .sources
                 .iter()
-                .map(|source| SourceSummary { name: &source.name, ae_title: source.ae_title.as_str() })
+                .map(|source| SourceSummary {
+                    name: &source.name,
+                    ae_title: source.ae_title.as_str(),
+                })
                 .collect(),
             partners: config.partners.iter().map(PartnerSummary::of).collect(),
             routes: config.routes.iter().map(RouteSummary::of).collect(),
@@ -268,16 +283,7 @@ impl<'a> PartnerSummary<'a> {
             },
             pinned: partner.certificates.len(),
             certificates_until: partner.certificates_until,
-            may: partner
-                .may
-                .iter()
-                .map(|permission| match permission {
-                    Permission::Receive => "receive",
-                    Permission::Query => "query",
-                    Permission::Retrieve => "retrieve",
-                    Permission::Send => "send",
-                })
-                .collect(),
+            may: partner.may.iter().copied().map(super::partner::permission).collect(),
         }
     }
 }
@@ -296,7 +302,11 @@ impl<'a> RouteSummary<'a> {
 
 /// What the node would do, one thing a line.
 fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failure> {
-    output.line(format_args!("{} of {}", output.paint(Paint::Bold, node.ae_title), node.organisation))?;
+    output.line(format_args!(
+        "{} of {}",
+        output.paint(Paint::Bold, node.ae_title),
+        node.organisation
+    ))?;
     output.line(format_args!("  keeps everything in {}", node.data_dir.display()))?;
     for listener in &node.listeners {
         let who = match (listener.tls, listener.allow.as_slice()) {
@@ -313,7 +323,10 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
     match node.sources.as_slice() {
         [] => output.line("  takes images from no source of its own")?,
         sources => {
-            let names: Vec<_> = sources.iter().map(|source| format!("{} ({})", source.name, source.ae_title)).collect();
+            let names: Vec<_> = sources
+                .iter()
+                .map(|source| format!("{} ({})", source.name, source.ae_title))
+                .collect();
             output.line(format_args!("  takes images from {}", names.join(", ")))?;
         }
     }
@@ -321,7 +334,9 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
         output.line("  knows no partner: add a [[partner]] to exchange images")?;
     }
     for partner in &node.partners {
-        let until = partner.certificates_until.map(|until| format!(", certificate until {}", words::day(until)));
+        let until = partner
+            .certificates_until
+            .map(|until| format!(", certificate until {}", words::day(until)));
         output.line(format_args!(
             "  partner {} is {} at {}, TLS {}{}; may {}",
             partner.name,

@@ -27,7 +27,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use self::trusts::{CENTRE, DISTRICT, EMERGENCY, SCANNER, Trust, Trusts};
+use self::trusts::{EMERGENCY, SCANNER, Trust, Trusts};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Paint};
 use crate::signals::Signals;
@@ -105,7 +105,12 @@ impl From<&Trust> for NodeReport {
             name: trust.name.display,
             ae_title: trust.name.ae_title,
             config: trust.config.clone(),
-            listeners: trust.node.listeners.iter().map(|(_, address)| address.to_string()).collect(),
+            listeners: trust
+                .node
+                .listeners
+                .iter()
+                .map(|(_, address)| address.to_string())
+                .collect(),
             web: trust.node.web.clone(),
             sign_in_link: trust.node.sign_in_link(),
         }
@@ -176,7 +181,8 @@ fn folder(keep: Option<&Path>) -> Result<Folder, Failure> {
         return Ok(Folder::Kept(path));
     }
     let made = tempfile::Builder::new().prefix("gantry-demo-").tempdir();
-    made.map(Folder::Temporary).map_err(|error| Failure::of_file("make a folder in", &std::env::temp_dir(), &error))
+    made.map(Folder::Temporary)
+        .map_err(|error| Failure::of_file("make a folder in", &std::env::temp_dir(), &error))
 }
 
 fn keep(folder: Folder) -> PathBuf {
@@ -231,7 +237,8 @@ async fn show(arguments: &Arguments, folder: &Path, output: Output) -> Result<Sh
     }
 
     let plain = trusts.district.plain_listener();
-    let to = plain.ok_or_else(|| Failure::new(Exit::Failed, "the scanner's listener is not there"))?;
+    let to =
+        plain.ok_or_else(|| Failure::new(Exit::Failed, "the scanner's listener is not there"))?;
     let began = Timestamp::now();
     let heard = Acknowledged::default();
     let transfer = transfer(&trusts, to, &instances, &heard, began, output).await?;
@@ -266,7 +273,8 @@ fn introduce(trusts: &Trusts, output: Output) -> Result<(), Failure> {
         let Trust { name, node, .. } = trust;
         let tls = node.listeners.iter().find(|(name, _)| !name.ends_with(":0"));
         let tls = tls.map(|(_, address)| format!("mutual TLS on {address}")).unwrap_or_default();
-        let plain = trust.plain_listener().map(|address| format!(", its scanner {SCANNER} on {address}"));
+        let plain =
+            trust.plain_listener().map(|address| format!(", its scanner {SCANNER} on {address}"));
         output.line(format_args!(
             "  {:<28} {:<10} {tls}{}",
             name.display,
@@ -286,7 +294,9 @@ fn seed() -> u64 {
 async fn build(study: HeadCt, output: Output) -> Result<Vec<Instance>, Failure> {
     let bar = output.bar(study.len() as u64, "Drawing the images");
     let shown = bar.clone();
-    let drawn = tokio::task::spawn_blocking(move || study.instances().inspect(|_| shown.inc(1)).collect()).await;
+    let drawn =
+        tokio::task::spawn_blocking(move || study.instances().inspect(|_| shown.inc(1)).collect())
+            .await;
     bar.finish_and_clear();
     drawn.map_err(|error| Failure::because(Exit::Failed, &error))
 }
@@ -339,18 +349,27 @@ async fn watch(trusts: &Trusts, all: u64, bar: &ProgressBar) -> Result<TransferS
     let index = trusts.district.node.index();
     let mut moved = (Instant::now(), 0);
     loop {
-        let transfer = index.transfers(&TransferFilter::default()).await.map_err(|error| index_failed(&error))?.pop();
+        let transfer = index
+            .transfers(&TransferFilter::default())
+            .await
+            .map_err(|error| index_failed(&error))?
+            .pop();
         let delivered = transfer.as_ref().map_or(0, |transfer| transfer.counts.delivered);
         bar.set_position(delivered);
         if moved.1 != delivered {
             moved = (Instant::now(), delivered);
         }
         match transfer {
-            Some(transfer) if delivered >= all || transfer.counts.failed > 0 => return Ok(transfer),
+            Some(transfer) if delivered >= all || transfer.counts.failed > 0 => {
+                return Ok(transfer);
+            }
             transfer if moved.0.elapsed() > STALLED => {
                 let why = transfer.and_then(|transfer| transfer.problem);
                 let why = why.map_or("nothing moved for 30 seconds".to_owned(), |why| why.text);
-                return Err(Failure::new(Exit::Failed, format_args!("{delivered} of {all} images delivered: {why}")));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format_args!("{delivered} of {all} images delivered: {why}"),
+                ));
             }
             _ => sleep(LOOK).await,
         }
@@ -365,7 +384,11 @@ struct Found {
 }
 
 /// Compares the far end with what the scanner sent, and the district's books with themselves.
-async fn faults(trusts: &Trusts, sent: &[Instance], transfer: &TransferSummary) -> Result<Found, Failure> {
+async fn faults(
+    trusts: &Trusts,
+    sent: &[Instance],
+    transfer: &TransferSummary,
+) -> Result<Found, Failure> {
     let mut found = Found::default();
     let count = sent.len() as u64;
     // The centre acknowledged what it has in its spool; the rows follow.
@@ -381,14 +404,17 @@ async fn faults(trusts: &Trusts, sent: &[Instance], transfer: &TransferSummary) 
         match there.get(&instance.sop_instance_uid).map(Vec::as_slice) {
             Some([digest]) if *digest == sha256(&instance.data_set) => found.verified += 1,
             Some([_]) => found.texts.push(format!("{} arrived changed", instance.sop_instance_uid)),
-            Some(_) => found.texts.push(format!("{} arrived in several versions", instance.sop_instance_uid)),
+            Some(_) => found
+                .texts
+                .push(format!("{} arrived in several versions", instance.sop_instance_uid)),
             None => found.texts.push(format!("{} is missing", instance.sop_instance_uid)),
         }
     }
     if there.len() as u64 != count {
         found.texts.push(format!("{} images are there, {count} were sent", there.len()));
     }
-    let books = trusts.district.node.index().conservation().await.map_err(|error| index_failed(&error))?;
+    let books =
+        trusts.district.node.index().conservation().await.map_err(|error| index_failed(&error))?;
     match books.as_slice() {
         [partner] if partner.ordered == count && partner.delivered == count => {}
         [partner] => found.texts.push(format!(
@@ -401,11 +427,19 @@ async fn faults(trusts: &Trusts, sent: &[Instance], transfer: &TransferSummary) 
 }
 
 /// The digests of every version of every image of a study, by SOP Instance UID.
-async fn digests(index: &Index, study: &StudyInstanceUid) -> Result<HashMap<String, Vec<Digest>>, Failure> {
+async fn digests(
+    index: &Index,
+    study: &StudyInstanceUid,
+) -> Result<HashMap<String, Vec<Digest>>, Failure> {
     let study = index.study(study).await.map_err(|error| index_failed(&error))?;
     let mut digests: HashMap<_, Vec<_>> = HashMap::new();
-    for instance in study.into_iter().flat_map(|study| study.series).flat_map(|series| series.instances) {
-        digests.entry(instance.sop_instance_uid.as_str().to_owned()).or_default().push(instance.digest);
+    for instance in
+        study.into_iter().flat_map(|study| study.series).flat_map(|series| series.instances)
+    {
+        digests
+            .entry(instance.sop_instance_uid.as_str().to_owned())
+            .or_default()
+            .push(instance.digest);
     }
     Ok(digests)
 }
@@ -433,7 +467,10 @@ fn since(began: Timestamp, time: Option<Timestamp>) -> Option<u64> {
 fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
     let Report { timings_ms: timings, instances, .. } = report;
     for (time, what) in [
-        (Some(timings.first_acknowledged), "the first image is safe at Northmoor, and the scanner knows"),
+        (
+            Some(timings.first_acknowledged),
+            "the first image is safe at Northmoor, and the scanner knows",
+        ),
         (timings.first_at_partner, "the first image is at the Royal Infirmary"),
         (Some(timings.last_acknowledged), "the last image is safe at Northmoor"),
         (timings.last_delivered, "the last image is at the Royal Infirmary"),
@@ -452,7 +489,10 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
         output.line(format_args!("  {good} nothing waits, and nothing was set aside"))?;
     } else {
         let bad = output.paint(Paint::Red, "✗");
-        output.line(format_args!("  {bad} {} of {instances} images arrived unchanged", report.digests_verified))?;
+        output.line(format_args!(
+            "  {bad} {} of {instances} images arrived unchanged",
+            report.digests_verified
+        ))?;
         for fault in report.faults.iter().take(5) {
             output.line(format_args!("  {bad} {fault}"))?;
         }
@@ -476,7 +516,9 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
     output.line("")?;
     output.line(format_args!("{} (in another terminal)", output.paint(Paint::Bold, "Or ask")))?;
     if let [district, centre] = report.nodes.as_slice() {
-        for (node, command) in [(district, "transfer list"), (district, "status"), (centre, "study list")] {
+        for (node, command) in
+            [(district, "transfer list"), (district, "status"), (centre, "study list")]
+        {
             output.line(format_args!("  gantry --config {} {command}", node.config.display()))?;
         }
     }
@@ -486,6 +528,7 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::trusts::{CENTRE, DISTRICT};
     use super::*;
 
     #[test]

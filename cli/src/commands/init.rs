@@ -67,7 +67,9 @@ pub(crate) fn run(arguments: Arguments, output: Output) -> Result<Exit, Failure>
     };
     let organisation = match arguments.organisation {
         Some(organisation) => organisation,
-        None => answer(ask, "Organisation, its ODS code or name", "RXX", |text| Ok(text.to_owned()))?,
+        None => {
+            answer(ask, "Organisation, its ODS code or name", "RXX", |text| Ok(text.to_owned()))?
+        }
     };
     let options = InitOptions { ae_title, organisation, names: arguments.names };
     let report = init::init(&arguments.dir, &options, |keys| Keyring::create(keys).map(drop))
@@ -89,7 +91,8 @@ pub(crate) fn run(arguments: Arguments, output: Output) -> Result<Exit, Failure>
 }
 
 fn show(report: &InitReport, output: Output) -> Result<(), Failure> {
-    let width = report.files.iter().map(|(path, _)| path.display().to_string().len()).max().unwrap_or(0);
+    let width =
+        report.files.iter().map(|(path, _)| path.display().to_string().len()).max().unwrap_or(0);
     output.line(output.paint(Paint::Bold, "Made"))?;
     for (path, what) in &report.files {
         output.line(format_args!("  {:<width$}  {what}", path.display().to_string()))?;
@@ -107,12 +110,16 @@ fn show(report: &InitReport, output: Output) -> Result<(), Failure> {
     output.line(output.paint(Paint::Bold, "Next"))?;
     output.line(format_args!("  1. gantry check{config}"))?;
     output.line(format_args!("  2. gantry serve{config}"))?;
-    output.line(format_args!("  3. gantry web link{config}         a link that signs your browser in"))?;
+    output.line(format_args!(
+        "  3. gantry web link{config}         a link that signs your browser in"
+    ))?;
     output.line(format_args!(
         "  4. add your partners and routes to {}: how is written there",
         report.config.display()
     ))?;
-    output.line("  5. keep a copy of the keys somewhere else: what is stored cannot be read without them")
+    output.line(
+        "  5. keep a copy of the keys somewhere else: what is stored cannot be read without them",
+    )
 }
 
 /// Asks until the answer will do; where nobody can be asked, the default is the answer.
@@ -146,8 +153,12 @@ fn answer<T>(
 
 fn cannot_make(error: &InitError) -> Failure {
     let exit = match error {
-        InitError::Exists { .. } | InitError::Organisation { .. } | InitError::Issue(_) => Exit::Usage,
-        InitError::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+        InitError::Exists { .. } | InitError::Organisation { .. } | InitError::Issue(_) => {
+            Exit::Usage
+        }
+        InitError::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Exit::Permission
+        }
         InitError::Write { .. } | InitError::Key { .. } | InitError::ReadBack(_) => Exit::Failed,
     };
     Failure { hint: error.hint(), ..Failure::because(exit, error) }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use dicom_dictionary_std::tags;
 use gantry_gateway::config::Config;
 use gantry_gateway::route::explain::{Explanation, explain};
 use gantry_gateway::web::part10::FileMeta;
@@ -117,7 +118,11 @@ struct Question<'a> {
     instance: &'a SopInstanceUid,
 }
 
-pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     match arguments.command {
         Command::List(List {}) => list(&config, output),
@@ -178,18 +183,20 @@ fn list(config: &Config, output: Output) -> Result<Exit, Failure> {
 fn facts(path: &Path, arguments: &Explain, config: &Config) -> Result<Facts, Failure> {
     let failed = |error: std::io::Error| Failure::of_file("read", path, &error);
     let head = send::read_head(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            failed(error).hint("give a DICOM file, or the SOP Instance UID of an image that the node holds")
-        }
+        std::io::ErrorKind::NotFound => failed(error)
+            .hint("give a DICOM file, or the SOP Instance UID of an image that the node holds"),
         _ => failed(error),
     })?;
     let not_dicom = |error: &dyn std::error::Error| {
-        Failure::new(Exit::Failed, format_args!("{} cannot be read as DICOM: {error}", path.display()))
+        Failure::new(
+            Exit::Failed,
+            format_args!("{} cannot be read as DICOM: {error}", path.display()),
+        )
     };
-    let (FileMeta { transfer_syntax, .. }, _) = head.map_err(|error| not_dicom(&error))?;
+    let (FileMeta { transfer_syntax, .. }, begins) = head.map_err(|error| not_dicom(&error))?;
     let mut scanner: Scanner<()> = Scanner::new(&transfer_syntax, Budget::default());
     let mut file = File::open(path).map_err(failed)?;
-    file.seek(SeekFrom::Start(send::data_set_at(path).map_err(failed)?)).map_err(failed)?;
+    file.seek(SeekFrom::Start(begins)).map_err(failed)?;
     let mut piece = vec![0; 256 << 10];
     loop {
         let read = file.read(&mut piece).map_err(failed)?;
@@ -200,12 +207,16 @@ fn facts(path: &Path, arguments: &Explain, config: &Config) -> Result<Facts, Fai
     }
     let scan = scanner.finish().map_err(|error| not_dicom(&error))?;
     let origin = origin(arguments, config)?;
-    of_scan(scan, transfer_syntax, origin)
-        .ok_or_else(|| Failure::new(Exit::Failed, format_args!("{} lacks one of its UIDs", path.display())))
+    of_scan(scan, transfer_syntax, origin).ok_or_else(|| {
+        Failure::new(Exit::Failed, format_args!("{} lacks one of its UIDs", path.display()))
+    })
 }
 
-fn of_scan(scan: Scan, transfer_syntax: gantry_store::dicom::TransferSyntax, origin: Origin) -> Option<Facts> {
-    use dicom_dictionary_std::tags;
+fn of_scan(
+    scan: Scan,
+    transfer_syntax: gantry_store::dicom::TransferSyntax,
+    origin: Origin,
+) -> Option<Facts> {
     let attributes = scan.attributes;
     Some(Facts {
         object: ObjectId::new(),
@@ -231,9 +242,13 @@ fn origin(arguments: &Explain, config: &Config) -> Result<Origin, Failure> {
             (Some(source), _) => (name.clone(), false, Some(source.ae_title.clone())),
             (None, Some(partner)) => (name.clone(), true, Some(partner.ae_title.clone())),
             (None, None) => {
-                let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
-                return Err(Failure::new(Exit::NotFound, format_args!("there is no source or partner {name:?}"))
-                    .hint(format_args!("sources: {}", names.join(", "))));
+                let names: Vec<_> =
+                    config.sources.iter().map(|source| source.name.as_str()).collect();
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format_args!("there is no source or partner {name:?}"),
+                )
+                .hint(format_args!("sources: {}", names.join(", "))));
             }
         },
     };
@@ -308,7 +323,11 @@ impl Shown {
 
 fn print(shown: &Shown, output: Output) -> Result<(), Failure> {
     for verdict in &shown.routes {
-        let sign = if verdict.matches { output.paint(Paint::Green, "✓") } else { output.paint(Paint::Red, "✗") };
+        let sign = if verdict.matches {
+            output.paint(Paint::Green, "✓")
+        } else {
+            output.paint(Paint::Red, "✗")
+        };
         output.line(format_args!("{sign} {}", verdict.route))?;
         for condition in &verdict.conditions {
             let sign = if condition.holds { "✓" } else { "✗" };
@@ -327,7 +346,10 @@ fn print(shown: &Shown, output: Output) -> Result<(), Failure> {
         return output.line("It goes nowhere: no route matches.");
     }
     for to in &shown.destinations {
-        output.line(format_args!("It goes to {} as {}, for {}, by \"{}\".", to.partner, to.priority, to.purpose, to.route))?;
+        output.line(format_args!(
+            "It goes to {} as {}, for {}, by \"{}\".",
+            to.partner, to.priority, to.purpose, to.route
+        ))?;
     }
     Ok(())
 }
@@ -344,13 +366,19 @@ mod tests {
             any_of: Vec::new(),
             holds: true,
         };
-        let conditions = ["patient-name", "study-description", "modality", "something-new"].map(condition).into();
+        let conditions = ["patient-name", "study-description", "modality", "something-new"]
+            .map(condition)
+            .into();
         let verdict = Verdict { route: String::new(), matches: true, conditions };
         let mut shown = Shown { routes: vec![verdict], destinations: Vec::new() };
 
         shown.hide();
 
-        let seen: Vec<_> = shown.routes[0].conditions.iter().map(|c| c.value.as_deref() == Some("SMITH")).collect();
+        let seen: Vec<_> = shown.routes[0]
+            .conditions
+            .iter()
+            .map(|c| c.value.as_deref() == Some("SMITH"))
+            .collect();
         assert_eq!(seen, [false, false, true, false]);
     }
 }

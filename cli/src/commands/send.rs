@@ -10,7 +10,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
 use gantry_gateway::web::part10::{FileMeta, Head, HeadReader, NotPart10};
 use gantry_store::facts::{ObjectId, Priority, Purpose};
@@ -106,7 +105,11 @@ struct Taken {
     study_instance_uid: String,
 }
 
-pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     if config.partner(&arguments.to).is_none() {
         return Err(super::unknown_partner(&config, &arguments.to));
@@ -124,7 +127,11 @@ pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -
         for file in &found.files {
             output.line(file.path.display())?;
         }
-        output.say(format_args!("{count}, {} would be sent; {}", words::bytes(bytes), left_out(&found)));
+        output.say(format_args!(
+            "{count}, {} would be sent; {}",
+            words::bytes(bytes),
+            left_out(&found)
+        ));
         return Ok(Exit::Done);
     }
 
@@ -174,7 +181,11 @@ pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -
         })?;
     } else {
         let count = words::count(uploaded.count, "image is", "images are");
-        output.say(format_args!("{count} safe at the node, {}; {}", words::bytes(uploaded.bytes), left_out(&found)));
+        output.say(format_args!(
+            "{count} safe at the node, {}; {}",
+            words::bytes(uploaded.bytes),
+            left_out(&found)
+        ));
         transfer::print(&transfers, output)?;
     }
     Ok(exit)
@@ -206,11 +217,14 @@ async fn upload(
     bar: &ProgressBar,
 ) -> Result<Uploaded, Failure> {
     let priority = if arguments.emergency { Some(Priority::Emergency) } else { arguments.priority };
-    let path = with_query("/api/v1/instances", [
-        ("to", Some(arguments.to.clone())),
-        ("priority", priority.map(|priority| priority.to_string())),
-        ("purpose", arguments.purpose.map(|purpose| purpose.to_string())),
-    ]);
+    let path = with_query(
+        "/api/v1/instances",
+        [
+            ("to", Some(arguments.to.clone())),
+            ("priority", priority.map(|priority| priority.to_string())),
+            ("purpose", arguments.purpose.map(|purpose| purpose.to_string())),
+        ],
+    );
     let mut uploaded = Uploaded::default();
     for file in &found.files {
         let opened = async {
@@ -218,8 +232,9 @@ async fn upload(
             let length = opened.metadata().await?.len();
             Ok((opened, length))
         };
-        let (opened, length) =
-            opened.await.map_err(|error: std::io::Error| Failure::of_file("read", &file.path, &error))?;
+        let (opened, length) = opened
+            .await
+            .map_err(|error: std::io::Error| Failure::of_file("read", &file.path, &error))?;
         match node.post_file::<Taken>(&path, batch, FileBody::new(opened, length)).await {
             Ok(taken) => {
                 uploaded.count += 1;
@@ -236,17 +251,28 @@ async fn upload(
     }
     if uploaded.count == 0 {
         let reason = uploaded.refused.first().map_or("", |file| &file.reason);
-        return Err(Failure::new(Exit::Refused, format_args!("the node took none of the files: {reason}")));
+        return Err(Failure::new(
+            Exit::Refused,
+            format_args!("the node took none of the files: {reason}"),
+        ));
     }
     Ok(uploaded)
 }
 
 /// The transfers that came of these studies. They appear once the node has made rows of what it took in.
-async fn made(studies: &BTreeSet<String>, partner: &str, node: &mut Client) -> Result<Vec<Transfer>, Failure> {
+async fn made(
+    studies: &BTreeSet<String>,
+    partner: &str,
+    node: &mut Client,
+) -> Result<Vec<Transfer>, Failure> {
     const LOOKS: u32 = 50;
     let mut transfers = Vec::new();
     for study in studies {
-        let path = format!("/api/v1/transfers?study={}&partner={}&limit=1", escaped(study), escaped(partner));
+        let path = format!(
+            "/api/v1/transfers?study={}&partner={}&limit=1",
+            escaped(study),
+            escaped(partner)
+        );
         for _ in 0..LOOKS {
             let mut found: Vec<Transfer> = node.get(&path).await?;
             if let Some(transfer) = found.pop() {
@@ -274,7 +300,11 @@ fn left_out(found: &Found) -> String {
             left.push(words::count(count, one, more));
         }
     }
-    if left.is_empty() { "nothing was left out".to_owned() } else { format!("left out: {}", left.join(", ")) }
+    if left.is_empty() {
+        "nothing was left out".to_owned()
+    } else {
+        format!("left out: {}", left.join(", "))
+    }
 }
 
 /// Every DICOM file of these paths, in the order of their names.
@@ -293,11 +323,16 @@ fn search(paths: &[PathBuf]) -> Result<Found, Failure> {
     Ok(found)
 }
 
-fn search_folder(folder: &Path, found: &mut Found, seen: &mut HashSet<String>) -> Result<(), Failure> {
+fn search_folder(
+    folder: &Path,
+    found: &mut Found,
+    seen: &mut HashSet<String>,
+) -> Result<(), Failure> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = |error: std::io::Error| Failure::of_file("read", &folder, &error);
-        let mut entries: Vec<_> = fs::read_dir(&folder).and_then(Iterator::collect).map_err(failed)?;
+        let mut entries: Vec<_> =
+            fs::read_dir(&folder).and_then(Iterator::collect).map_err(failed)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         let mut below = Vec::new();
         for entry in entries {
@@ -315,14 +350,23 @@ fn search_folder(folder: &Path, found: &mut Found, seen: &mut HashSet<String>) -
     Ok(())
 }
 
-fn look_at(path: &Path, length: u64, found: &mut Found, seen: &mut HashSet<String>) -> Result<(), Failure> {
+fn look_at(
+    path: &Path,
+    length: u64,
+    found: &mut Found,
+    seen: &mut HashSet<String>,
+) -> Result<(), Failure> {
     const MEDIA_STORAGE_DIRECTORY: &str = "1.2.840.10008.1.3.10";
     match read_head(path).map_err(|error| Failure::of_file("read", path, &error))? {
         Err(_) => found.others += 1,
-        Ok((FileMeta { sop_class: Some(class), .. }, _)) if class.as_str() == MEDIA_STORAGE_DIRECTORY => {
+        Ok((FileMeta { sop_class: Some(class), .. }, _))
+            if class.as_str() == MEDIA_STORAGE_DIRECTORY =>
+        {
             found.dicomdirs += 1;
         }
-        Ok((FileMeta { sop_instance: Some(uid), .. }, _)) if !seen.insert(uid.as_str().to_owned()) => {
+        Ok((FileMeta { sop_instance: Some(uid), .. }, _))
+            if !seen.insert(uid.as_str().to_owned()) =>
+        {
             found.repeated += 1;
         }
         Ok(_) => found.files.push(FileFound { path: path.to_owned(), length }),
@@ -330,19 +374,21 @@ fn look_at(path: &Path, length: u64, found: &mut Found, seen: &mut HashSet<Strin
     Ok(())
 }
 
-/// The head of a file, and how much of the data set was read with it.
-pub(super) fn read_head(path: &Path) -> std::io::Result<Result<(FileMeta, Bytes), NotPart10>> {
+/// The head of a file, and where its data set begins.
+pub(super) fn read_head(path: &Path) -> std::io::Result<Result<(FileMeta, u64), NotPart10>> {
     let mut file = fs::File::open(path)?;
     let mut reader = HeadReader::default();
     let mut piece = vec![0; 4096];
+    let mut at = 0;
     loop {
         let read = file.read(&mut piece)?;
+        at += read as u64;
         if read == 0 {
-            return Ok(reader.finish().map(|meta| (meta, Bytes::new())));
+            return Ok(Err(reader.cut_short()));
         }
         match reader.feed(piece.get(..read).unwrap_or_default()) {
             Ok(Head::Unfinished(same)) => reader = same,
-            Ok(Head::Finished(meta, begun)) => return Ok(Ok((meta, begun))),
+            Ok(Head::Finished(meta, begun)) => return Ok(Ok((meta, at - begun.len() as u64))),
             Err(error) => return Ok(Err(error)),
         }
     }
@@ -363,7 +409,8 @@ mod tests {
         }
         study.instances[0].write_to(folder.path()).unwrap();
         fs::write(folder.path().join("README.TXT"), "a viewer for this disc").unwrap();
-        let mut dicomdir = sample_studies::part10_header("1.2.840.10008.1.3.10", "1.2.3", "1.2.840.10008.1.2.1");
+        let mut dicomdir =
+            sample_studies::part10_header("1.2.840.10008.1.3.10", "1.2.3", "1.2.840.10008.1.2.1");
         dicomdir.extend_from_slice(&[4, 0, 0x30, 0x11, b'C', b'S', 0, 0]);
         fs::write(folder.path().join("DICOMDIR"), dicomdir).unwrap();
         std::os::unix::fs::symlink(folder.path(), disc.join("loop")).unwrap();
@@ -373,7 +420,10 @@ mod tests {
         assert_eq!(found.files.len(), study.len());
         let copies = study.len() as u64 + 1;
         assert_eq!((found.others, found.dicomdirs, found.repeated), (1, 1, copies));
-        assert_eq!(left_out(&found), "left out: 1 file that is not DICOM, 1 DICOMDIR, 9 copies of images");
+        assert_eq!(
+            left_out(&found),
+            "left out: 1 file that is not DICOM, 1 DICOMDIR, 9 copies of images"
+        );
     }
 
     #[test]

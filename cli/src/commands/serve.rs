@@ -47,7 +47,11 @@ struct Listening<'a> {
     address: SocketAddr,
 }
 
-pub(crate) async fn run(arguments: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: &Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, warnings) = super::load_config(global, output)?;
     telemetry::start(config.log);
     for warning in warnings {
@@ -55,8 +59,11 @@ pub(crate) async fn run(arguments: &Arguments, global: &Global, output: Output) 
     }
     let mut signals = Signals::new()?;
     let node = Node::start(config).await.map_err(|error| cannot_start(&error))?;
-    let listeners: Vec<_> =
-        node.listeners.iter().map(|(name, address)| Listening { name, address: *address }).collect();
+    let listeners: Vec<_> = node
+        .listeners
+        .iter()
+        .map(|(name, address)| Listening { name, address: *address })
+        .collect();
     for Listening { name, address } in &listeners {
         tracing::info!(listener = name, %address, "listening");
     }
@@ -91,7 +98,6 @@ pub(crate) fn cannot_start(error: &StartError) -> Failure {
         StartError::Keyring(KeyringError::Empty(_)) => failure(Exit::Usage).hint(
             "`gantry init` makes the first key; if there was one, bring the folder back from the backup",
         ),
-        StartError::Keyring(_) | StartError::WebTls(_) => failure(Exit::Usage),
         StartError::Listener(ListenerError::Bind { source, .. }) | StartError::Web { source, .. } => {
             let failure = failure(Exit::Failed);
             match source.kind() {
@@ -106,7 +112,7 @@ pub(crate) fn cannot_start(error: &StartError) -> Failure {
                 _ => failure,
             }
         }
-        StartError::Listener(_) => failure(Exit::Usage),
+        StartError::Keyring(_) | StartError::WebTls(_) | StartError::Listener(_) => failure(Exit::Usage),
         StartError::DataDir { source, path } => match source.kind() {
             std::io::ErrorKind::PermissionDenied => failure(Exit::Permission)
                 .hint(format_args!("give this user {}, or start as the user that owns it", path.display())),

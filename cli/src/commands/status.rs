@@ -64,7 +64,10 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         words::count(totals.instances, "image", "images"),
         words::bytes(totals.bytes)
     ))?;
-    let room = status.spool.room_bytes.map_or_else(|| "room not known".to_owned(), |room| format!("room for {}", words::bytes(room)));
+    let room = status.spool.room_bytes.map_or_else(
+        || "room not known".to_owned(),
+        |room| format!("room for {}", words::bytes(room)),
+    );
     output.line(format_args!(
         "  spool: {room}; {} not yet in the object store",
         words::count(status.spool.waiting, "image", "images")
@@ -75,13 +78,21 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         output.line("No partners.")?;
     } else {
         let rows = status.partners.iter().map(|partner| {
-            let counts =
-                [partner.ordered, partner.delivered, partner.waiting, partner.set_aside, partner.cancelled];
+            let counts = [
+                partner.ordered,
+                partner.delivered,
+                partner.waiting,
+                partner.set_aside,
+                partner.cancelled,
+            ];
             let mut row = vec![partner.name.clone()];
             row.extend(counts.map(|count| count.to_string()));
             row
         });
-        output.table(&["PARTNER", "ORDERED", "DELIVERED", "WAITING", "SET ASIDE", "CANCELLED"], rows.collect())?;
+        output.table(
+            &["PARTNER", "ORDERED", "DELIVERED", "WAITING", "SET ASIDE", "CANCELLED"],
+            rows.collect(),
+        )?;
     }
 
     if !status.problems.is_empty() {
@@ -91,7 +102,9 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
             output.line(format_args!("  {problem}"))?;
         }
         if status.partners.iter().any(|partner| partner.set_aside > 0) {
-            output.line("  `gantry transfer list --state needs-action` shows what waits for a person")?;
+            output.line(
+                "  `gantry transfer list --state needs-action` shows what waits for a person",
+            )?;
         }
     }
     Ok(())

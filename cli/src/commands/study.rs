@@ -80,7 +80,9 @@ struct Show {
 /// The data sets are those that were received, compared by SHA-256 while they are written. The files hold patient data in
 /// full. Nothing is overwritten.
 #[derive(Args, Debug)]
-#[command(before_help = "Example:\n  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head")]
+#[command(
+    before_help = "Example:\n  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head"
+)]
 struct Export {
     /// Study Instance UID
     uid: StudyInstanceUid,
@@ -97,7 +99,11 @@ struct Exported {
     files: Vec<PathBuf>,
 }
 
-pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     let mut node = Client::connect(&config).await?;
     match arguments.command {
@@ -108,11 +114,14 @@ pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -
 }
 
 async fn list(arguments: List, node: &mut Client, output: Output) -> Result<Exit, Failure> {
-    let path = with_query("/api/v1/studies", [
-        ("patient_id", arguments.patient_id),
-        ("accession_number", arguments.accession),
-        ("limit", Some(arguments.limit.to_string())),
-    ]);
+    let path = with_query(
+        "/api/v1/studies",
+        [
+            ("patient_id", arguments.patient_id),
+            ("accession_number", arguments.accession),
+            ("limit", Some(arguments.limit.to_string())),
+        ],
+    );
     let mut studies: Vec<Study> = node.get(&path).await?;
     if !arguments.reveal {
         studies.shorten();
@@ -156,7 +165,8 @@ async fn show(arguments: &Show, node: &mut Client, output: Output) -> Result<Exi
     output.line(format_args!("study      {}  {}", study.kind(), study.study_instance_uid))?;
     output.line(format_args!("patient    {}", study.patient()))?;
     if study.patient_conflict {
-        output.line("           its images disagree about the patient; what came first is shown")?;
+        output
+            .line("           its images disagree about the patient; what came first is shown")?;
     }
     if let Some(description) = &study.description {
         output.line(format_args!("           {description}"))?;
@@ -205,10 +215,16 @@ async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result
     let mut exported = Exported { instances: 0, bytes: 0, files: Vec::new() };
     for (series, instance) in wanted {
         // A version that another one replaced keeps its number in the name, so that both fit.
-        let version = if instance.version > 1 { format!("-v{}", instance.version) } else { String::new() };
+        let version =
+            if instance.version > 1 { format!("-v{}", instance.version) } else { String::new() };
         let name = format!(
             "{}-{:03}-{}{version}.dcm",
-            series.modality.as_deref().filter(|modality| is_plain(modality)).unwrap_or("OT").to_lowercase(),
+            series
+                .modality
+                .as_deref()
+                .filter(|modality| is_plain(modality))
+                .unwrap_or("OT")
+                .to_lowercase(),
             series.number.unwrap_or(0),
             instance.sop_instance_uid,
         );
@@ -243,7 +259,8 @@ async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u6
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = opened.map_err(failed)?;
     let written = async {
-        let mut stream = node.stream(&format!("/api/v1/objects/{}/part10", instance.object)).await?;
+        let mut stream =
+            node.stream(&format!("/api/v1/objects/{}/part10", instance.object)).await?;
         let mut check = Check::default();
         while let Some(bytes) = stream.next().await? {
             check.take(&bytes)?;
@@ -255,7 +272,10 @@ async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u6
         }
         Err(Failure::new(
             Exit::Failed,
-            format_args!("{} is not what was received: its SHA-256 is another", instance.sop_instance_uid),
+            format_args!(
+                "{} is not what was received: its SHA-256 is another",
+                instance.sop_instance_uid
+            ),
         ))
     };
     let written = written.await;
@@ -281,10 +301,12 @@ impl Check {
     fn take(&mut self, bytes: &Bytes) -> Result<(), Failure> {
         match self.head.take() {
             None => self.data_set.update(bytes),
-            Some(head) => match head.feed(bytes).map_err(|error| Failure::because(Exit::Failed, &error))? {
-                Head::Unfinished(same) => self.head = Some(same),
-                Head::Finished(_, begun) => self.data_set.update(&begun),
-            },
+            Some(head) => {
+                match head.feed(bytes).map_err(|error| Failure::because(Exit::Failed, &error))? {
+                    Head::Unfinished(same) => self.head = Some(same),
+                    Head::Finished(_, begun) => self.data_set.update(&begun),
+                }
+            }
         }
         Ok(())
     }
@@ -302,7 +324,8 @@ mod tests {
 
     #[test]
     fn the_digest_is_that_of_the_data_set_wherever_the_pieces_end() {
-        let study = sample_studies::HeadCt { thick_slices: 1, ..sample_studies::HeadCt::small(3) }.build();
+        let study =
+            sample_studies::HeadCt { thick_slices: 1, ..sample_studies::HeadCt::small(3) }.build();
         let file = Bytes::from(study.instances[0].part10());
         let expected = ring::digest::digest(&SHA256, &study.instances[0].data_set);
         for size in [1000, 4096, file.len()] {

@@ -90,7 +90,9 @@ struct Retry {
 ///
 /// What it has got stays there. `gantry transfer retry` takes it back.
 #[derive(Args, Debug)]
-#[command(before_help = "Example:\n  gantry transfer cancel 7Q2M4KXD --reason \"patient stays here\" --yes")]
+#[command(
+    before_help = "Example:\n  gantry transfer cancel 7Q2M4KXD --reason \"patient stays here\" --yes"
+)]
 struct Cancel {
     /// Which transfer
     id: String,
@@ -123,7 +125,9 @@ struct Resume {
 
 /// Make a transfer an emergency, so that it overtakes everything else
 #[derive(Args, Debug)]
-#[command(before_help = "Examples:\n  gantry transfer urgent 7Q2M4KXD\n  gantry transfer urgent 7Q2M4KXD --priority urgent")]
+#[command(
+    before_help = "Examples:\n  gantry transfer urgent 7Q2M4KXD\n  gantry transfer urgent 7Q2M4KXD --priority urgent"
+)]
 struct Urgent {
     /// Which transfer
     id: String,
@@ -141,19 +145,27 @@ enum Ask<'a> {
     Nothing {},
 }
 
-pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     let mut node = Client::connect(&config).await?;
     match arguments.command {
         Command::List(arguments) => list(arguments, &mut node, output).await,
         Command::Show(arguments) => show::run(&arguments, &mut node, output).await,
         Command::Watch(arguments) => watch::run(arguments, &config, node, output).await,
-        Command::Retry(Retry { id }) => act(&id, "retry", &Ask::Nothing {}, &mut node, output).await,
+        Command::Retry(Retry { id }) => {
+            act(&id, "retry", &Ask::Nothing {}, &mut node, output).await
+        }
         Command::Cancel(arguments) => cancel(&arguments, &config, &mut node, output).await,
         Command::Pause(Pause { id, reason }) => {
             act(&id, "pause", &Ask::Reason { reason: &reason }, &mut node, output).await
         }
-        Command::Resume(Resume { id }) => act(&id, "resume", &Ask::Nothing {}, &mut node, output).await,
+        Command::Resume(Resume { id }) => {
+            act(&id, "resume", &Ask::Nothing {}, &mut node, output).await
+        }
         Command::Urgent(Urgent { id, priority }) => {
             act(&id, "priority", &Ask::Priority { priority }, &mut node, output).await
         }
@@ -161,14 +173,17 @@ pub(crate) async fn run(arguments: Arguments, global: &Global, output: Output) -
 }
 
 async fn list(arguments: List, node: &mut Client, output: Output) -> Result<Exit, Failure> {
-    let path = with_query("/api/v1/transfers", [
-        ("partner", arguments.partner),
-        ("state", arguments.state.map(|state| state.to_string())),
-        ("priority", arguments.priority.map(|priority| priority.to_string())),
-        ("study", arguments.study),
-        ("since", arguments.since.map(|since| since.to_string())),
-        ("limit", Some(arguments.limit.to_string())),
-    ]);
+    let path = with_query(
+        "/api/v1/transfers",
+        [
+            ("partner", arguments.partner),
+            ("state", arguments.state.map(|state| state.to_string())),
+            ("priority", arguments.priority.map(|priority| priority.to_string())),
+            ("study", arguments.study),
+            ("since", arguments.since.map(|since| since.to_string())),
+            ("limit", Some(arguments.limit.to_string())),
+        ],
+    );
     let mut transfers: Vec<Transfer> = node.get(&path).await?;
     if !arguments.reveal {
         transfers.shorten();
@@ -199,7 +214,10 @@ pub(crate) fn print(transfers: &[Transfer], output: Output) -> Result<(), Failur
             transfer.study.kind(),
         ]
     });
-    output.table(&["ID", "STATE", "PRIORITY", "TO", "IMAGES", "AGE", "PATIENT", "STUDY"], rows.collect())
+    output.table(
+        &["ID", "STATE", "PRIORITY", "TO", "IMAGES", "AGE", "PATIENT", "STUDY"],
+        rows.collect(),
+    )
 }
 
 /// A state, in the colour that says whether somebody has to do something.
@@ -216,10 +234,16 @@ pub(crate) fn state(state: TransferState, output: Output) -> String {
     output.paint(paint, state.as_str())
 }
 
-async fn cancel(arguments: &Cancel, config: &Config, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+async fn cancel(
+    arguments: &Cancel,
+    config: &Config,
+    node: &mut Client,
+    output: Output,
+) -> Result<Exit, Failure> {
     if !arguments.yes {
         if !output.can_ask() {
-            return Err(Failure::new(Exit::Usage, "nobody is here to be asked whether to cancel").hint("add --yes"));
+            return Err(Failure::new(Exit::Usage, "nobody is here to be asked whether to cancel")
+                .hint("add --yes"));
         }
         let id = find(&arguments.id, node).await?;
         let transfer: Transfer = node.get(&format!("/api/v1/transfers/{id}")).await?;
@@ -239,7 +263,13 @@ async fn cancel(arguments: &Cancel, config: &Config, node: &mut Client, output: 
     act(&arguments.id, "cancel", &Ask::Reason { reason: &arguments.reason }, node, output).await
 }
 
-async fn act(id: &str, what: &str, ask: &Ask<'_>, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+async fn act(
+    id: &str,
+    what: &str,
+    ask: &Ask<'_>,
+    node: &mut Client,
+    output: Output,
+) -> Result<Exit, Failure> {
     let id = find(id, node).await?;
     let mut changed: Changed = node.post(&format!("/api/v1/transfers/{id}/{what}"), ask).await?;
     changed.transfer.shorten();
@@ -247,7 +277,12 @@ async fn act(id: &str, what: &str, ask: &Ask<'_>, node: &mut Client, output: Out
         output.json(&changed)?;
     } else {
         let transfer = &changed.transfer;
-        output.line(format_args!("{}  {}  {}", transfer.short_id(), state(transfer.state, output), transfer.sentence))?;
+        output.line(format_args!(
+            "{}  {}  {}",
+            transfer.short_id(),
+            state(transfer.state, output),
+            transfer.sentence
+        ))?;
     }
     Ok(Exit::Done)
 }
@@ -259,13 +294,22 @@ async fn find(name: &str, node: &mut Client) -> Result<TransferId, Failure> {
         return Ok(id);
     }
     let transfers: Vec<Transfer> = node.get("/api/v1/transfers?limit=1000").await?;
-    let ends: Vec<_> = transfers.iter().map(|transfer| transfer.id).filter(|id| id.to_string().ends_with(&name)).collect();
+    let ends: Vec<_> = transfers
+        .iter()
+        .map(|transfer| transfer.id)
+        .filter(|id| id.to_string().ends_with(&name))
+        .collect();
     match ends.as_slice() {
-        _ if name.len() < 4 => Err(Failure::new(Exit::Usage, format_args!("{name} is too short to name a transfer"))
-            .hint("give at least four characters of the end of its id")),
+        _ if name.len() < 4 => {
+            Err(Failure::new(Exit::Usage, format_args!("{name} is too short to name a transfer"))
+                .hint("give at least four characters of the end of its id"))
+        }
         [id] => Ok(*id),
-        [] => Err(Failure::new(Exit::NotFound, format_args!("there is no transfer {name} among the latest 1000"))
-            .hint("`gantry transfer list` shows them")),
+        [] => Err(Failure::new(
+            Exit::NotFound,
+            format_args!("there is no transfer {name} among the latest 1000"),
+        )
+        .hint("`gantry transfer list` shows them")),
         several => Err(Failure::new(
             Exit::Usage,
             format_args!("{} transfers end in {name}", several.len()),

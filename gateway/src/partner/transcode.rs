@@ -82,7 +82,11 @@ pub enum TranscodeError {
 /// Writes a data set that is in `from` in Explicit or Implicit VR Little Endian.
 ///
 /// Decoding runs on all of `rayon`'s threads; do not call from one of `tokio`'s workers.
-pub fn convert(data_set: &[u8], from: &TransferSyntax, to: &TransferSyntax) -> Result<Vec<u8>, TranscodeError> {
+pub fn convert(
+    data_set: &[u8],
+    from: &TransferSyntax,
+    to: &TransferSyntax,
+) -> Result<Vec<u8>, TranscodeError> {
     let explicit = match (to.is_native(), to.layout()) {
         (true, Layout::ExplicitLittle) => true,
         (true, Layout::ImplicitLittle) => false,

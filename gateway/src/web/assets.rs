@@ -3,11 +3,16 @@
 //! Pages ask for them with a version, the hash of what they hold, so browsers may keep them for ever and a new program
 //! is never shown with an old style.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::extract::{Path, RawQuery};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{Context, SHA256};
 
 use super::App;
 use super::pages::ErrorPage;
@@ -26,30 +31,16 @@ const ASSETS: &[Asset] = &[
     Asset { name: "icon.svg", kind: "image/svg+xml", content: include_str!("assets/icon.svg") },
 ];
 
-/// Changes whenever any of them does.
-const VERSION: u64 = {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    let mut asset = 0;
-    while asset < ASSETS.len() {
-        hash = fnv1a(hash, ASSETS[asset].content.as_bytes());
-        asset += 1;
-    }
-    hash
-};
-
-/// FNV-1a, because it can be computed while the program is compiled; nobody is kept out by it.
-const fn fnv1a(mut hash: u64, bytes: &[u8]) -> u64 {
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
-    }
-    hash
-}
-
-/// What pages put behind the name.
-pub(super) fn version() -> String {
-    format!("{VERSION:016x}")
+/// What pages put behind the name; it changes whenever any of them does.
+pub(super) fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let mut hash = Context::new(&SHA256);
+        for asset in ASSETS {
+            hash.update(asset.content.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(hash.finish())
+    });
+    &VERSION
 }
 
 pub(super) fn routes() -> Router<App> {

@@ -61,9 +61,8 @@ fn is_for_programs(path: &str) -> bool {
 
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let refuse = |problem: Problem| match is_for_programs(&path) {
-        true => problem.into_response(),
-        false => ErrorPage(problem).into_response(),
+    let refuse = |problem: Problem| {
+        if is_for_programs(&path) { problem.into_response() } else { ErrorPage(problem).into_response() }
     };
     if !host_is_ours(&app.web, &request) {
         return refuse(

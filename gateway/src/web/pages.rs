@@ -43,7 +43,7 @@ struct Shell<'a> {
     /// Where the live part of the page comes from, if it has one.
     live: Option<&'a str>,
     main: &'a str,
-    assets: String,
+    assets: &'static str,
 }
 
 /// Puts a page into the shell.

@@ -114,7 +114,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -304,21 +304,223 @@ fn ended(text: &str) -> String {
     if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 
+/// After so long without an image, the pace so far says nothing about the rest.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// How long the rest takes at the pace so far. Nothing where a pace cannot be told: too few, or a long silence.
 fn time_left(transfer: &TransferSummary, now: Timestamp) -> Option<String> {
     let counts = &transfer.counts;
     let (first, last) = (transfer.first_sent_at?, transfer.last_sent_at?);
-    let elapsed = since(first, last).as_secs_f64();
-    let quiet = since(last, now).as_secs_f64();
-    if counts.delivered < 5 || elapsed <= 0.0 || quiet > 30.0 {
+    let elapsed = since(first, last).as_millis();
+    if counts.delivered < 5 || elapsed == 0 || since(last, now) > SILENCE {
         return None;
     }
-    let left = counts.total.checked_sub(counts.delivered)?.saturating_sub(counts.cancelled);
-    let seconds = left as f64 * elapsed / (counts.delivered - 1) as f64;
+    let left = counts.total.saturating_sub(counts.delivered + counts.cancelled);
+    let ms = u128::from(left) * elapsed / u128::from(counts.delivered - 1);
+    let seconds = u64::try_from(ms.div_ceil(1000)).ok()?;
     Some(match seconds {
-        ..10.0 => "10 seconds".to_owned(),
-        ..90.0 => plural(10 * (seconds / 10.0).round() as u64, "second"),
-        ..5400.0 => plural((seconds / 60.0).round() as u64, "minute"),
-        _ => plural((seconds / 3600.0).round() as u64, "hour"),
+        ..90 => plural(((seconds + 5) / 10 * 10).max(10), "second"),
+        90..5400 => plural((seconds + 30) / 60, "minute"),
+        _ => plural((seconds + 1800) / 3600, "hour"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_store::dicom::Phi;
+    use gantry_store::facts::{Priority, Purpose};
+    use gantry_store::index::{Counts, Decision, Failure, FailureKind, StudySummary};
+
+    use super::*;
+    use crate::config::Fingerprint;
+    use crate::testing::config_with;
+
+    const NO_PINS: &[Fingerprint] = &[];
+
+    #[test]
+    fn names_are_written_as_clinicians_read_them() {
+        for (dicom, read) in [
+            ("SMITH^ANNA", "SMITH, Anna"),
+            ("Smith^Anna^Maria^Mrs", "SMITH, Anna Maria (Mrs)"),
+            ("O'BRIEN^SEAN^^MR^JR", "O'BRIEN, Sean (Mr) (Jr)"),
+            ("NG^ANNE-MARIE", "NG, Anne-Marie"),
+            ("van der Berg^McKenzie", "VAN DER BERG, McKenzie"),
+            ("PRINCE", "PRINCE"),
+            ("^ANNA", "Anna"),
+            ("^^=山田^太郎=やまだ^たろう", "山田, 太郎"),
+            ("^^^^", "No name"),
+            ("", "No name"),
+        ] {
+            assert_eq!(patient_name(Some(dicom)), read, "{dicom}");
+        }
+        assert_eq!(patient_name(None), "No name");
+    }
+
+    #[test]
+    fn an_nhs_number_is_grouped_only_if_its_check_digit_is_right() {
+        let read = |id| patient_number(Some(id)).map(|number| (number.label, number.number));
+        for id in ["9434765919", "943 476 5919", "943-476-5919 "] {
+            assert_eq!(read(id), Some(("NHS number", "943 476 5919".to_owned())), "{id}");
+        }
+        for id in ["9434765918", "943476591", "94347659190", "RXX00123", "é34765919", "٩٤٣٤٧٦٥٩١٩"] {
+            assert_eq!(read(id), Some(("Patient ID", id.to_owned())), "{id}");
+        }
+        assert_eq!((patient_number(Some("  ")), patient_number(None)), (None, None));
+    }
+
+    #[test]
+    fn dates_and_ages_are_words_and_what_is_no_date_is_shown_as_it_is() {
+        assert_eq!(date(Some("19700314")).as_deref(), Some("14 Mar 1970"));
+        assert_eq!(date(Some("1970.03.14")).as_deref(), Some("14 Mar 1970"));
+        assert_eq!(date(Some("19701399")).as_deref(), Some("19701399"));
+        assert_eq!((date(Some(" ")), date(None)), (None, None));
+        let today = jiff::civil::date(2026, 11, 22);
+        for (born, read) in [
+            ("19700314", Some("56 years")),
+            ("19701122", Some("56 years")),
+            ("19701123", Some("55 years")),
+            ("20250122", Some("22 months")),
+            ("20261023", Some("0 months")),
+            ("20261123", None),
+            ("soon", None),
+        ] {
+            assert_eq!(age(Some(born), today).as_deref(), read, "{born}");
+        }
+    }
+
+    #[test]
+    fn waits_are_words() {
+        for (seconds, read) in [
+            (0, "0 s"),
+            (45, "45 s"),
+            (250, "4 min 10 s"),
+            (7500, "2 h 5 min"),
+            (86_400, "1 day 0 h"),
+            (273_600, "3 days 4 h"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), read);
+        }
+        assert_eq!((grouped(412), grouped(12_400), grouped(1_000_000)), ("412".into(), "12,400".into(), "1,000,000".into()));
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn transfer(counts: Counts) -> TransferSummary {
+        TransferSummary {
+            id: "01JD8Z6Q3M5V7X9B2C4D6F8G0H".parse().unwrap(),
+            study: StudySummary {
+                study_instance_uid: "1.2.3".parse().unwrap(),
+                patient_name: Phi::default(),
+                patient_id: Phi::default(),
+                issuer: Phi::default(),
+                birth_date: Phi::default(),
+                sex: Phi::default(),
+                study_date: None,
+                study_time: None,
+                accession_number: Phi::default(),
+                description: Phi::default(),
+                modalities: Vec::new(),
+                series_count: 1,
+                instance_count: counts.total,
+                patient_conflict: false,
+                first_received_at: None,
+                last_received_at: None,
+            },
+            partner: "st-elsewhere".to_owned(),
+            priority: Priority::Emergency,
+            purpose: Purpose::EmergencyTransfer,
+            route: "emergency".to_owned(),
+            counts,
+            created_at: at("2026-11-22T09:00:00Z"),
+            last_received_at: at("2026-11-22T09:01:00Z"),
+            first_sent_at: None,
+            last_sent_at: None,
+            next_try: None,
+            next_attempt: None,
+            problem: None,
+            paused: None,
+            cancelled: None,
+        }
+    }
+
+    /// What is read at 09:21 about a transfer to St Elsewhere.
+    fn read(transfer: &TransferSummary, state: TransferState, ahead: Option<usize>) -> String {
+        let mut config = config_with(&[("st-elsewhere", "SE_PACS", NO_PINS)]);
+        config.partners[0].display_name = "St Elsewhere".to_owned();
+        config.partners[0].phone = Some("0113 496 0000".to_owned());
+        let reader = Reader { now: at("2026-11-22T09:21:05Z"), zone: TimeZone::UTC };
+        let partner = config.partner("st-elsewhere");
+        sentence(transfer, state, &Circumstances { reader: &reader, ae_title: "RXX_GW", partner, ahead })
+    }
+
+    #[test]
+    fn every_state_has_its_sentence() {
+        let counts = |total, delivered| Counts { total, delivered, queued: total - delivered, ..Counts::default() };
+
+        let coming = transfer(counts(118, 0));
+        assert_eq!(read(&coming, TransferState::Receiving, None), "118 images so far.");
+        let moving = transfer(counts(118, 40));
+        assert_eq!(
+            read(&moving, TransferState::Receiving, None),
+            "118 images so far. 40 are already at St Elsewhere."
+        );
+
+        let queued = transfer(counts(412, 0));
+        assert_eq!(read(&queued, TransferState::Queued, Some(2)), "2 transfers are ahead of this one.");
+        assert_eq!(read(&queued, TransferState::Queued, Some(1)), "1 transfer is ahead of this one.");
+        assert_eq!(read(&queued, TransferState::Queued, Some(0)), "This one is next.");
+
+        let mut sending = transfer(counts(412, 280));
+        assert_eq!(read(&sending, TransferState::Sending, None), "280 of 412 images.");
+        sending.first_sent_at = Some(at("2026-11-22T09:19:40Z"));
+        sending.last_sent_at = Some(at("2026-11-22T09:21:05Z"));
+        assert_eq!(read(&sending, TransferState::Sending, None), "280 of 412 images, about 40 seconds left.");
+
+        let mut sent = transfer(counts(412, 412));
+        assert_eq!(
+            read(&sent, TransferState::Sent, None),
+            "All 412 images were accepted. We are waiting for St Elsewhere to confirm that they are stored."
+        );
+        sent.counts.warnings = 3;
+        assert!(read(&sent, TransferState::Sent, None).ends_with("St Elsewhere gave a warning with 3."));
+        assert!(read(&transfer(counts(1, 1)), TransferState::Sent, None).starts_with("The image was accepted."));
+
+        let mut delayed = transfer(Counts { total: 412, deferred: 412, ..Counts::default() });
+        let why = |kind, text: &str| Some(Failure { kind, status: None, text: text.to_owned() });
+        delayed.problem = why(FailureKind::Unreachable, "10.0.0.1:2762 did not answer");
+        (delayed.next_try, delayed.next_attempt) = (Some(at("2026-11-22T09:31:00Z")), Some(3));
+        assert_eq!(
+            read(&delayed, TransferState::Delayed, None),
+            "St Elsewhere did not answer. Next try 09:31 (try 3). You can phone 0113 496 0000."
+        );
+
+        let mut refused = transfer(Counts { total: 412, failed: 412, ..Counts::default() });
+        refused.problem = why(FailureKind::AssociationRejected, "permanent, calling AE title not recognised");
+        assert_eq!(
+            read(&refused, TransferState::NeedsAction, None),
+            "St Elsewhere refused the images: it does not know our name RXX_GW. Ask its PACS team to add RXX_GW."
+        );
+
+        let decision = |reason: Option<&str>| {
+            let (at, by) = (at("2026-11-22T09:20:00Z"), "A Registrar".to_owned());
+            Some(Decision { at, by, reason: reason.map(str::to_owned) })
+        };
+        let mut stopped = queued;
+        stopped.paused = decision(Some("Patient is back"));
+        assert_eq!(read(&stopped, TransferState::Paused, None), "Paused by A Registrar at 09:20: Patient is back.");
+        stopped.cancelled = decision(None);
+        assert_eq!(read(&stopped, TransferState::Cancelled, None), "Cancelled by A Registrar at 09:20.");
+    }
+
+    #[test]
+    fn moments_say_the_day_when_it_is_not_today() {
+        let reader = Reader { now: at("2026-11-22T09:21:05Z"), zone: TimeZone::UTC };
+        let short = |text| reader.moment(at(text)).short;
+        assert_eq!(short("2026-11-22T00:00:00Z"), "00:00");
+        assert_eq!(short("2026-11-21T23:59:59Z"), "21 Nov 23:59");
+        assert_eq!(short("2025-11-22T09:21:05Z"), "22 Nov 2025 09:21");
+        assert_eq!((reader.clock(), reader.midnight()), ("09:21:05".to_owned(), at("2026-11-22T00:00:00Z")));
+    }
 }

@@ -978,7 +978,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
         #[test]
         fn nothing_is_lost_or_sent_against_the_rules_whatever_happens(steps in prop::collection::vec(step(), 1..60)) {

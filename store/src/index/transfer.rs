@@ -866,12 +866,14 @@ pub(super) async fn act(
             // A cancelled transfer that a person asks for again goes after all: there is one transfer for a study and a
             // partner, so this is the only way back.
             let moved = sqlx::query(
-                "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, until = NULL, owner = NULL, \
+                "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
                  failure = NULL, status = NULL, why = NULL \
                  WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled')",
             )
             .bind(transfer)
             .bind(if paused { None } else { Some(0_i64) })
+            // Raising a transfer passes over what is cancelled.
+            .bind(row.try_get::<i64, _>("priority")?)
             .execute(&mut *db)
             .await?
             .rows_affected();
@@ -1098,8 +1100,10 @@ mod tests {
         assert_eq!(cancelled.cancelled, Some(decision));
         assert_eq!((cancelled.counts.delivered, cancelled.counts.cancelled), (1, 2));
         assert!(claim(&index, "york", 9, 99).await.is_empty());
+        index.make_urgent(id, Priority::Emergency, "dr-jones", at(100)).await.unwrap();
         assert_eq!(index.retry(id, "dr-jones", at(100)).await.unwrap(), 2);
         assert_eq!(summary(&index, id).await.cancelled, None);
+        assert_eq!(index.most_urgent("york", at(101)).await.unwrap(), Some(Priority::Emergency));
         assert_eq!(claim(&index, "york", 9, 101).await.len(), 2);
     }
 

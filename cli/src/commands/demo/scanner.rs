@@ -27,7 +27,8 @@ pub(super) async fn send(
     let stream = TcpStream::connect(to).await.and_then(Tcp::new).map_err(|error| failed(&error))?;
     let mut contexts: Vec<(SopClassUid, Vec<TransferSyntax>)> = Vec::new();
     for instance in instances {
-        let context = (checked(&instance.sop_class_uid)?, vec![checked(&instance.transfer_syntax_uid)?]);
+        let context =
+            (checked(&instance.sop_class_uid)?, vec![checked(&instance.transfer_syntax_uid)?]);
         if !contexts.contains(&context) {
             contexts.push(context);
         }
@@ -39,7 +40,8 @@ pub(super) async fn send(
         max_pdu: 128 << 10,
         patience: PATIENCE,
     };
-    let mut association = Requestor::associate(stream, &proposal).await.map_err(|error| refused(&error))?;
+    let mut association =
+        Requestor::associate(stream, &proposal).await.map_err(|error| refused(&error))?;
     for instance in instances {
         let request = CStoreRq {
             message_id: 0,
@@ -49,11 +51,18 @@ pub(super) async fn send(
         };
         let context = association
             .context_for(&request.sop_class, &checked(&instance.transfer_syntax_uid)?)
-            .ok_or_else(|| Failure::new(Exit::Failed, "the scanner's presentation context was not accepted"))?;
-        let storing = association.store_begin(context, request).await.map_err(|error| refused(&error))?;
-        let status: Status = storing.end(&instance.data_set).await.map_err(|error| refused(&error))?;
+            .ok_or_else(|| {
+                Failure::new(Exit::Failed, "the scanner's presentation context was not accepted")
+            })?;
+        let storing =
+            association.store_begin(context, request).await.map_err(|error| refused(&error))?;
+        let status: Status =
+            storing.end(&instance.data_set).await.map_err(|error| refused(&error))?;
         if !matches!(status.meaning(), Meaning::Success | Meaning::Warning) {
-            return Err(Failure::new(Exit::Failed, format_args!("the scanner was answered {status}")));
+            return Err(Failure::new(
+                Exit::Failed,
+                format_args!("the scanner was answered {status}"),
+            ));
         }
         acknowledged();
     }

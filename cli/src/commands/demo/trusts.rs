@@ -64,7 +64,8 @@ impl Trusts {
     /// Makes their files in `folder` and starts them. `web` says on which ports pages would be nice to have; they are
     /// taken where free.
     pub(super) async fn start(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
-        let authority = Authority::new("Demonstration authority").map_err(|error| cannot_issue(&error))?;
+        let authority =
+            Authority::new("Demonstration authority").map_err(|error| cannot_issue(&error))?;
         for name in [&DISTRICT, &CENTRE] {
             make_files(&folder.join(name.short), name, &authority)?;
         }
@@ -120,7 +121,12 @@ purpose = \"emergency-transfer\"
 priority = \"emergency\"
 protect = \"as-received\"
 ",
-                CENTRE.short, CENTRE.display, CENTRE.ae_title, CENTRE.short, CENTRE.phone, CENTRE.short
+                CENTRE.short,
+                CENTRE.display,
+                CENTRE.ae_title,
+                CENTRE.short,
+                CENTRE.phone,
+                CENTRE.short
             );
         let centre = start(&folder.join(CENTRE.short), &CENTRE, &centre).await?;
         let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
@@ -174,7 +180,9 @@ async fn start(folder: &Path, name: &'static Name, text: &str) -> Result<Trust, 
 }
 
 fn make_files(folder: &Path, name: &Name, authority: &Authority) -> Result<(), Failure> {
-    let issued = authority.issue(name.ae_title, &["localhost", "127.0.0.1"]).map_err(|error| cannot_issue(&error))?;
+    let issued = authority
+        .issue(name.ae_title, &["localhost", "127.0.0.1"])
+        .map_err(|error| cannot_issue(&error))?;
     for folder in [folder.join("tls"), folder.join("data")] {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| Failure::of_file("make", &folder, &error))?;
@@ -182,7 +190,9 @@ fn make_files(folder: &Path, name: &Name, authority: &Authority) -> Result<(), F
     write(&folder.join("tls/ca.crt"), 0o644, &authority.certificate_pem())?;
     write(&folder.join("tls/node.crt"), 0o644, &issued.certificate_pem)?;
     write(&folder.join("tls/node.key"), 0o600, &issued.key_pem)?;
-    Keyring::create(&folder.join("data/keys")).map(drop).map_err(|error| Failure::because(Exit::Failed, &error))
+    Keyring::create(&folder.join("data/keys"))
+        .map(drop)
+        .map_err(|error| Failure::because(Exit::Failed, &error))
 }
 
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
@@ -195,7 +205,8 @@ fn write(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
 /// An address on this machine that nothing listens on: the wished-for port, or one of the kernel's choice. Partners have to
 /// know each other's address before either is started, so the port is given back and taken again.
 fn free_address(wished: u16) -> Result<SocketAddr, Failure> {
-    let bind = |port| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
+    let bind =
+        |port| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
     bind(wished).or_else(|_: io::Error| bind(0)).map_err(|error| {
         Failure::new(Exit::Failed, format_args!("cannot listen on this machine: {error}"))
     })

@@ -24,7 +24,11 @@ pub(super) struct Arguments {
     reveal: bool,
 }
 
-pub(super) async fn run(arguments: &Arguments, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    arguments: &Arguments,
+    node: &mut Client,
+    output: Output,
+) -> Result<Exit, Failure> {
     let id = super::find(&arguments.id, node).await?;
     let mut detail: TransferDetail = node.get(&format!("/api/v1/transfers/{id}")).await?;
     if !arguments.reveal {
@@ -46,12 +50,20 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
     output.line(format_args!("transfer   {}", transfer.id))?;
     output.line(format_args!("to         {} ({})", transfer.partner_name, transfer.partner))?;
     output.line(format_args!("patient    {}", transfer.study.patient()))?;
-    output.line(format_args!("study      {}  {}", transfer.study.kind(), transfer.study.study_instance_uid))?;
+    output.line(format_args!(
+        "study      {}  {}",
+        transfer.study.kind(),
+        transfer.study.study_instance_uid
+    ))?;
     if let Some(description) = &transfer.study.description {
         output.line(format_args!("           {description}"))?;
     }
     output.line(format_args!("priority   {}, for {}", transfer.priority, transfer.purpose))?;
-    output.line(format_args!("ordered    {} ago, by {}", words::age(transfer.created_at, now), transfer.route))?;
+    output.line(format_args!(
+        "ordered    {} ago, by {}",
+        words::age(transfer.created_at, now),
+        transfer.route
+    ))?;
     output.line("")?;
 
     let rows = series.iter().map(|series| {
@@ -74,10 +86,18 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
             (aside, 0) => format!("{} set aside", words::count(aside, "image", "images")),
             (aside, deferred) => format!("{aside} images set aside, {deferred} waiting"),
         };
-        output.line(format_args!("{}: {}", output.paint(Paint::Yellow, &images), problem.remedy.what))?;
+        output.line(format_args!(
+            "{}: {}",
+            output.paint(Paint::Yellow, &images),
+            problem.remedy.what
+        ))?;
         output.line(format_args!("  next     {}", problem.remedy.next))?;
         output.line(format_args!("  do       {}", problem.remedy.act))?;
-        let status = problem.failure.status.map(|status| format!(" (status {status:04X}H)")).unwrap_or_default();
+        let status = problem
+            .failure
+            .status
+            .map(|status| format!(" (status {status:04X}H)"))
+            .unwrap_or_default();
         output.line(format_args!("  details  {}{status}", problem.failure.text))?;
     }
 

@@ -110,7 +110,8 @@ pub(crate) async fn until_sent(
     output: Output,
 ) -> Result<Vec<(Transfer, Exit)>, Failure> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let mut watcher = Watcher { config, node: Client::connect(config).await?, events: None, deadline };
+    let mut watcher =
+        Watcher { config, node: Client::connect(config).await?, events: None, deadline };
     let bar = output.bar(0, "Sending");
     loop {
         let mut transfers = Vec::new();
@@ -119,11 +120,15 @@ pub(crate) async fn until_sent(
         }
         bar.set_length(transfers.iter().map(|transfer| transfer.counts.total).sum());
         bar.set_position(transfers.iter().map(|transfer| transfer.counts.delivered).sum());
-        let ends: Vec<_> = transfers.iter().map(|transfer| ended(transfer, TransferState::Sent)).collect();
+        let ends: Vec<_> =
+            transfers.iter().map(|transfer| ended(transfer, TransferState::Sent)).collect();
         let all = ends.iter().all(Option::is_some);
         if all || !watcher.changed().await? {
             bar.finish_and_clear();
-            let ends = ends.into_iter().zip(&transfers).map(|(end, transfer)| end.unwrap_or_else(|| waiting(transfer)));
+            let ends = ends
+                .into_iter()
+                .zip(&transfers)
+                .map(|(end, transfer)| end.unwrap_or_else(|| waiting(transfer)));
             let ends: Vec<_> = ends.collect();
             return Ok(transfers.into_iter().zip(ends).collect());
         }
@@ -134,8 +139,12 @@ pub(crate) async fn until_sent(
 fn ended(transfer: &Transfer, until: TransferState) -> Option<Exit> {
     match transfer.state {
         TransferState::NeedsAction if transfer.counts.delivered > 0 => Some(Exit::Partly),
-        TransferState::NeedsAction => Some(transfer.problem.as_ref().map_or(Exit::Failed, |why| of_failure(why.kind))),
-        TransferState::Paused | TransferState::Cancelled | TransferState::Recalled => Some(Exit::Failed),
+        TransferState::NeedsAction => {
+            Some(transfer.problem.as_ref().map_or(Exit::Failed, |why| of_failure(why.kind)))
+        }
+        TransferState::Paused | TransferState::Cancelled | TransferState::Recalled => {
+            Some(Exit::Failed)
+        }
         state => (progress(state) >= progress(until)).then_some(Exit::Done),
     }
 }
@@ -152,8 +161,12 @@ fn waiting(transfer: &Transfer) -> Exit {
 fn of_failure(kind: FailureKind) -> Exit {
     match kind {
         FailureKind::Unreachable | FailureKind::TlsFailed => Exit::Unreachable,
-        FailureKind::AssociationRejected | FailureKind::NoPresentationContext | FailureKind::Refused => Exit::Refused,
-        FailureKind::OutOfResources | FailureKind::TimedOut | FailureKind::Aborted => Exit::Temporary,
+        FailureKind::AssociationRejected
+        | FailureKind::NoPresentationContext
+        | FailureKind::Refused => Exit::Refused,
+        FailureKind::OutOfResources | FailureKind::TimedOut | FailureKind::Aborted => {
+            Exit::Temporary
+        }
         FailureKind::CannotConvert | FailureKind::SourceUnreadable => Exit::Failed,
     }
 }
@@ -172,11 +185,17 @@ impl Watcher<'_> {
         let gone = Instant::now() + RESTART;
         loop {
             let asked = match id {
-                Some(id) => self.node.get(&format!("/api/v1/transfers/{id}")).await.map(|transfer| vec![transfer]),
+                Some(id) => self
+                    .node
+                    .get(&format!("/api/v1/transfers/{id}"))
+                    .await
+                    .map(|transfer| vec![transfer]),
                 None => self.node.get("/api/v1/transfers?limit=1000").await,
             };
             match asked {
-                Err(failure) if is_gone(&failure) && Instant::now() < gone => self.reconnect(gone).await?,
+                Err(failure) if is_gone(&failure) && Instant::now() < gone => {
+                    self.reconnect(gone).await?;
+                }
                 asked => return asked,
             }
         }
@@ -191,7 +210,8 @@ impl Watcher<'_> {
             let next = async {
                 if self.events.is_none() {
                     // The stream keeps its connection to itself.
-                    let stream = Client::connect(self.config).await?.stream("/api/v1/events").await?;
+                    let stream =
+                        Client::connect(self.config).await?.stream("/api/v1/events").await?;
                     self.events = Some(stream);
                 }
                 match &mut self.events {
@@ -258,7 +278,8 @@ struct Shown {
 impl Shown {
     fn update(&mut self, transfers: &[Transfer]) -> Result<(), Failure> {
         let first = self.said.is_empty();
-        let mut moved: Vec<_> = transfers.iter().filter(|transfer| self.news(transfer)).cloned().collect();
+        let mut moved: Vec<_> =
+            transfers.iter().filter(|transfer| self.news(transfer)).cloned().collect();
         if first && transfers.len() > 1 {
             // What is over does not move.
             moved.retain(|transfer| !is_over(transfer.state));

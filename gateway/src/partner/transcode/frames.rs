@@ -70,7 +70,9 @@ pub(super) fn of<'a>(
         }
         whole
             .last_mut()
-            .ok_or_else(|| wrong("has an offset table that does not begin with the first fragment"))?
+            .ok_or_else(|| {
+                wrong("has an offset table that does not begin with the first fragment")
+            })?
             .extend_from_slice(fragment);
         at += fragment.len() as u64 + ITEM_HEADER;
     }
@@ -93,18 +95,25 @@ mod tests {
 
     #[test]
     fn frames_are_told_apart_by_number_or_by_either_table() {
-        let basic = |offsets: &[u32]| offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>();
+        let basic = |offsets: &[u32]| {
+            offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>()
+        };
         let extended = [0_u64, 22].map(u64::to_le_bytes);
 
         assert_eq!(frames(Offsets::Basic(&[]), 3).unwrap(), ["aa", "bbbb", "cc"]);
         assert_eq!(frames(Offsets::Basic(&[]), 1).unwrap(), ["aabbbbcc"]);
         assert_eq!(frames(Offsets::Basic(&basic(&[0, 10])), 2).unwrap(), ["aa", "bbbbcc"]);
-        assert_eq!(frames(Offsets::Extended(extended.as_flattened()), 2).unwrap(), ["aabbbb", "cc"]);
+        assert_eq!(
+            frames(Offsets::Extended(extended.as_flattened()), 2).unwrap(),
+            ["aabbbb", "cc"]
+        );
     }
 
     #[test]
     fn frames_that_cannot_be_told_apart_are_refused() {
-        let basic = |offsets: &[u32]| offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>();
+        let basic = |offsets: &[u32]| {
+            offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>()
+        };
 
         for table in [&[][..], &[0], &[0, 4], &[10, 22], &[10, 0], &[0, 0], &[0, 10, 22]] {
             assert_eq!(frames(Offsets::Basic(&basic(table)), 2), None, "{table:?}");

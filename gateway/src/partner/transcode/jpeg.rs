@@ -41,12 +41,13 @@ impl Header {
             match segment.marker {
                 // Any but DHT, JPG and DAC.
                 0xC0..=0xCF if !matches!(segment.marker, 0xC4 | 0xC8 | 0xCC) => {
-                    if header.replace(start_of_frame(&segment)?).is_some() {
-                        return Err("two images in one JPEG stream");
-                    }
+                    let another = header.replace(start_of_frame(&segment)?);
+                    another.map_or(Ok(()), |_| Err("two images in one JPEG stream"))?;
                 }
                 APP0 => jfif |= segment.payload.starts_with(b"JFIF\0"),
-                APP14 if segment.payload.starts_with(b"Adobe") => adobe = segment.payload.get(11).copied(),
+                APP14 if segment.payload.starts_with(b"Adobe") => {
+                    adobe = segment.payload.get(11).copied();
+                }
                 _ => {}
             }
         }
@@ -63,7 +64,7 @@ impl Header {
     }
 
     /// How many bytes the decoder delivers for a sample.
-    pub(super) fn bytes(&self) -> u16 {
+    pub(super) fn bytes(self) -> u16 {
         if self.precision == 8 { 1 } else { 2 }
     }
 }
@@ -104,7 +105,11 @@ fn start_of_frame(segment: &Segment<'_>) -> Result<Header, &'static str> {
 ///
 /// The decoder goes by the names of components before all else, which in DICOM say little. What counts here is what the
 /// stream says in so many words, as viewers go by it, too, and then Photometric Interpretation; the names are set to it.
-pub(super) fn settle_colours<'a>(frame: &'a [u8], header: &Header, shape: &Shape) -> Result<Cow<'a, [u8]>, &'static str> {
+pub(super) fn settle_colours<'a>(
+    frame: &'a [u8],
+    header: Header,
+    shape: &Shape,
+) -> Result<Cow<'a, [u8]>, &'static str> {
     if header.lossless || header.components != 3 {
         return Ok(Cow::Borrowed(frame));
     }
@@ -118,7 +123,8 @@ pub(super) fn settle_colours<'a>(frame: &'a [u8], header: &Header, shape: &Shape
     for Segment { marker, at, payload } in segments(frame) {
         match marker {
             0xC0..=0xC2 => {
-                let (_, components) = payload.split_first_chunk::<6>().ok_or("JPEG header is cut")?;
+                let (_, components) =
+                    payload.split_first_chunk::<6>().ok_or("JPEG header is cut")?;
                 for (nth, ((component, old), new)) in
                     components.as_chunks::<3>().0.iter().zip(&mut old).zip(names).enumerate()
                 {
@@ -136,7 +142,8 @@ pub(super) fn settle_colours<'a>(frame: &'a [u8], header: &Header, shape: &Shape
                 let (count, components) = payload.split_first().ok_or("JPEG header is cut")?;
                 let components = components.as_chunks::<2>().0.iter().take(usize::from(*count));
                 for (nth, [name, _]) in components.enumerate() {
-                    let new = old.iter().zip(names).find_map(|(old, new)| (old == name).then_some(new));
+                    let new =
+                        old.iter().zip(names).find_map(|(old, new)| (old == name).then_some(new));
                     let new = new.ok_or("JPEG scan of a component that is not there")?;
                     if let Some(place) = settled.get_mut(at + 1 + 2 * nth) {
                         *place = new;
@@ -170,7 +177,8 @@ fn segments(stream: &[u8]) -> impl Iterator<Item = Segment<'_>> {
                 // TEM, RST0 to RST7 and SOI stand alone.
                 0x01 | 0xD0..=0xD8 => {}
                 _ => {
-                    let length = stream.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)?;
+                    let length =
+                        stream.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)?;
                     let begin = at + 2;
                     at = begin.checked_add(usize::from(length).checked_sub(2)?)?;
                     return Some(Segment { marker, at: begin, payload: stream.get(begin..at)? });
@@ -195,17 +203,32 @@ mod tests {
         let [a, b, c] = names;
         let frame = segment(0xC0, &[8, 0, 16, 0, 24, 3, a, 0x22, 0, b, 0x11, 1, c, 0x11, 1]);
         let scan = segment(SOS, &[3, a, 0, b, 0x11, c, 0x11, 0, 63, 0]);
-        [&[0xFF, 0xD8][..], &before.concat(), &frame, &scan, &[0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34, 0xFF, EOI]].concat()
+        [
+            &[0xFF, 0xD8][..],
+            &before.concat(),
+            &frame,
+            &scan,
+            &[0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34, 0xFF, EOI],
+        ]
+        .concat()
     }
 
     fn shape(photometric: &str) -> Shape {
-        Shape { rows: 16, columns: 24, samples: 3, allocated: 8, signed: false, photometric: photometric.to_owned() }
+        Shape {
+            rows: 16,
+            columns: 24,
+            samples: 3,
+            allocated: 8,
+            signed: false,
+            photometric: photometric.to_owned(),
+        }
     }
 
     #[test]
     fn the_stream_and_then_the_attribute_decide_on_colours() {
         let jfif = segment(APP0, b"JFIF\0\x01\x02\0\0\x01\0\x01\0\0");
-        let adobe = |transform| segment(APP14, &[b"Adobe\0\x64\0\0\0\0".as_slice(), &[transform]].concat());
+        let adobe =
+            |transform| segment(APP14, &[b"Adobe\0\x64\0\0\0\0".as_slice(), &[transform]].concat());
 
         for (before, names, photometric, expected) in [
             (vec![], [1, 2, 3], "YBR_FULL_422", YCC),
@@ -219,7 +242,7 @@ mod tests {
             let frame = stream(&before, names);
             let header = Header::read(&frame).unwrap();
 
-            let settled = settle_colours(&frame, &header, &shape(photometric)).unwrap();
+            let settled = settle_colours(&frame, header, &shape(photometric)).unwrap();
 
             assert_eq!(settled.as_ref(), stream(&before, expected), "{names:?} {photometric}");
         }
@@ -231,9 +254,18 @@ mod tests {
         let read = |frame: Vec<u8>| Header::read(&frame).map(|header| header.precision);
 
         assert_eq!(read(of(0xC3, &[12, 0, 1, 0, 1, 1, 1, 0x11, 0])), Ok(12));
-        assert_eq!(read(of(0xC1, &[12, 0, 1, 0, 1, 1, 1, 0x11, 0])), Err("JPEG of more than 8 bits is not lossless"));
-        assert_eq!(read(of(0xC3, &[8, 0, 1, 0, 1, 1, 1, 0x21, 0])), Err("lossless JPEG is subsampled"));
-        assert_eq!(read(of(0xC9, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0])), Err("JPEG process is hierarchical or arithmetic"));
+        assert_eq!(
+            read(of(0xC1, &[12, 0, 1, 0, 1, 1, 1, 0x11, 0])),
+            Err("JPEG of more than 8 bits is not lossless")
+        );
+        assert_eq!(
+            read(of(0xC3, &[8, 0, 1, 0, 1, 1, 1, 0x21, 0])),
+            Err("lossless JPEG is subsampled")
+        );
+        assert_eq!(
+            read(of(0xC9, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0])),
+            Err("JPEG process is hierarchical or arithmetic")
+        );
         assert_eq!(read(of(0xC0, &[8, 0, 1, 0, 1, 3, 1, 0x11, 0])), Err("JPEG header is cut"));
         assert_eq!(read(vec![0xFF, 0xD8, 0xFF, EOI]), Err("no JPEG image"));
     }
@@ -249,7 +281,7 @@ mod tests {
             }
             for frame in [frame, bytes] {
                 if let Ok(header) = Header::read(&frame) {
-                    let _ = settle_colours(&frame, &header, &shape("RGB"));
+                    let _ = settle_colours(&frame, header, &shape("RGB"));
                 }
             }
         }

@@ -97,12 +97,18 @@ pub(super) fn settle_signs(header: &Header, signed: bool, allocated: u16, pixels
         return;
     }
     match (allocated, signed) {
-        (8, true) => pixels.iter_mut().for_each(|pixel| *pixel = ((*pixel << above).cast_signed() >> above).cast_unsigned()),
+        (8, true) => pixels
+            .iter_mut()
+            .for_each(|pixel| *pixel = ((*pixel << above).cast_signed() >> above).cast_unsigned()),
         (8, false) => pixels.iter_mut().for_each(|pixel| *pixel = (*pixel << above) >> above),
         _ => {
             for pixel in pixels.as_chunks_mut().0 {
                 let shifted = u16::from_le_bytes(*pixel) << above;
-                let settled = if signed { (shifted.cast_signed() >> above).cast_unsigned() } else { shifted >> above };
+                let settled = if signed {
+                    (shifted.cast_signed() >> above).cast_unsigned()
+                } else {
+                    shifted >> above
+                };
                 *pixel = settled.to_le_bytes();
             }
         }
@@ -117,10 +123,15 @@ mod tests {
 
     /// 20 columns and 10 rows in two tiles, the second of which has two parts.
     fn stream(depth: u8) -> Vec<u8> {
-        let numbers: Vec<u8> = [20_u32, 10, 0, 0, 10, 10, 0, 0].iter().flat_map(|number| number.to_be_bytes()).collect();
+        let numbers: Vec<u8> = [20_u32, 10, 0, 0, 10, 10, 0, 0]
+            .iter()
+            .flat_map(|number| number.to_be_bytes())
+            .collect();
         let size = [&[0, 41, 0, 0][..], &numbers, &[0, 1, depth, 1, 1]].concat();
-        let part = |tile: u8, length: u8| [0xFF, 0x90, 0, 10, 0, tile, 0, 0, 0, length, 0, 1, 0xFF, 0x93];
-        [&BEGIN[..], &size, &part(0, 16), b"ab", &part(1, 14), &part(1, 15), b"c", &[0xFF, 0xD9]].concat()
+        let part =
+            |tile: u8, length: u8| [0xFF, 0x90, 0, 10, 0, tile, 0, 0, 0, length, 0, 1, 0xFF, 0x93];
+        [&BEGIN[..], &size, &part(0, 16), b"ab", &part(1, 14), &part(1, 15), b"c", &[0xFF, 0xD9]]
+            .concat()
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use dicom_core::value::C;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
-use dicom_encoding::Codec as RegistryCodec;
 use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
 use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
+use dicom_encoding::{Codec as RegistryCodec, TransferSyntax as Syntax};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use gantry_store::dicom::TransferSyntax;
 use rayon::prelude::*;
@@ -43,7 +43,13 @@ impl Image {
     pub(super) fn note(&mut self, tag: Tag, value: &[u8]) {
         let number = || value.first_chunk().copied().map(u16::from_le_bytes);
         // Of the 16 characters that CS has, and the 12 that IS has (PS3.5 6.2).
-        let text = || Some(String::from_utf8_lossy(value.get(..16).unwrap_or(value)).trim_matches([' ', '\0']).to_owned());
+        let text = || {
+            Some(
+                String::from_utf8_lossy(value.get(..16).unwrap_or(value))
+                    .trim_matches([' ', '\0'])
+                    .to_owned(),
+            )
+        };
         match tag {
             tags::ROWS => self.rows = number(),
             tags::COLUMNS => self.columns = number(),
@@ -72,7 +78,10 @@ impl Image {
             None | Some("") => Some(1),
             Some(text) => text.trim_start_matches('+').parse().ok().filter(|frames| *frames > 0),
         };
-        frames.ok_or(TranscodeError::Inconsistent { tag: tags::NUMBER_OF_FRAMES, why: "is not a number of frames" })
+        frames.ok_or(TranscodeError::Inconsistent {
+            tag: tags::NUMBER_OF_FRAMES,
+            why: "is not a number of frames",
+        })
     }
 
     fn shape(&self) -> Result<Shape, TranscodeError> {
@@ -109,7 +118,10 @@ impl Shape {
         let subsampled = codec.is_native() && self.photometric == "YBR_FULL_422";
         let samples = if subsampled { 2 } else { self.samples };
         // Four numbers of 16 bits are at most 64 bits.
-        u64::from(self.rows) * u64::from(self.columns) * u64::from(samples) * u64::from(self.allocated)
+        u64::from(self.rows)
+            * u64::from(self.columns)
+            * u64::from(samples)
+            * u64::from(self.allocated)
     }
 
     /// How many bytes a sample takes by itself; single bits are packed later.
@@ -133,9 +145,10 @@ enum Codec {
 impl Codec {
     fn of(syntax: &TransferSyntax) -> Option<Self> {
         Some(match syntax.uid() {
-            uids::JPEG_BASELINE8_BIT | uids::JPEG_EXTENDED12_BIT | uids::JPEG_LOSSLESS | uids::JPEG_LOSSLESS_SV1 => {
-                Self::Jpeg
-            }
+            uids::JPEG_BASELINE8_BIT
+            | uids::JPEG_EXTENDED12_BIT
+            | uids::JPEG_LOSSLESS
+            | uids::JPEG_LOSSLESS_SV1 => Self::Jpeg,
             uids::JPEG2000_LOSSLESS
             | uids::JPEG2000
             | uids::HTJ2K_LOSSLESS
@@ -190,7 +203,15 @@ impl<'a> Plan<'a> {
         if length > limit {
             return Err(TranscodeError::TooLarge { bytes: length, limit });
         }
-        let mut plan = Self { syntax, codec, shape, headers: Vec::new(), frame_bits, length, photometric: None };
+        let mut plan = Self {
+            syntax,
+            codec,
+            shape,
+            headers: Vec::new(),
+            frame_bits,
+            length,
+            photometric: None,
+        };
         plan.headers = frames
             .iter()
             .enumerate()
@@ -256,7 +277,9 @@ impl<'a> Plan<'a> {
             Codec::Rle => rle::may_hold(frame, frame_bytes),
             Codec::Deflated => (frame.len() as u64).saturating_mul(MAX_INFLATION) >= frame_bytes,
             // One byte may be padding.
-            Codec::Uncompressed => [frame_bytes, frame_bytes.next_multiple_of(2)].contains(&(frame.len() as u64)),
+            Codec::Uncompressed => {
+                [frame_bytes, frame_bytes.next_multiple_of(2)].contains(&(frame.len() as u64))
+            }
         };
         may_be.then_some(Header::Plain).ok_or(SIZE)
     }
@@ -265,7 +288,8 @@ impl<'a> Plan<'a> {
     /// decoder makes RGB of three components unless they are lossless, JPEG 2000's where they were transformed for
     /// compression. Of what stays luminance and chrominance, no decoder delivers less than all samples.
     fn delivered(&self) -> Result<Option<&'static str>, TranscodeError> {
-        let lossless = |header: &Header| matches!(header, Header::Jpeg(jpeg::Header { lossless: true, .. }));
+        let lossless =
+            |header: &Header| matches!(header, Header::Jpeg(jpeg::Header { lossless: true, .. }));
         let any = self.headers.iter().any(lossless);
         if any && !self.headers.iter().all(lossless) {
             return Err(self.refuse(0, "frames are of different JPEG processes"));
@@ -281,7 +305,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Decodes all frames into `pixels`, which is as long as [`Plan::length`] says.
-    pub(super) fn decode(&self, frames: &[Cow<'_, [u8]>], pixels: &mut [u8]) -> Result<(), TranscodeError> {
+    pub(super) fn decode(
+        &self,
+        frames: &[Cow<'_, [u8]>],
+        pixels: &mut [u8],
+    ) -> Result<(), TranscodeError> {
         if self.shape.allocated == 1 {
             return self.decode_bits(frames, pixels);
         }
@@ -296,11 +324,16 @@ impl<'a> Plan<'a> {
     }
 
     /// Frames of single bits begin at a byte where they are compressed, and right behind another natively (PS3.5 8.1.1).
-    fn decode_bits(&self, frames: &[Cow<'_, [u8]>], pixels: &mut [u8]) -> Result<(), TranscodeError> {
+    fn decode_bits(
+        &self,
+        frames: &[Cow<'_, [u8]>],
+        pixels: &mut [u8],
+    ) -> Result<(), TranscodeError> {
         let bits = usize::try_from(self.frame_bits).unwrap_or(usize::MAX);
         let mut frame_pixels = vec![0; bits.div_ceil(8)];
         for (nth, (frame, header)) in frames.iter().zip(&self.headers).enumerate() {
-            self.decode_frame(frame, *header, &mut frame_pixels).map_err(|why| self.refuse(nth, why))?;
+            self.decode_frame(frame, *header, &mut frame_pixels)
+                .map_err(|why| self.refuse(nth, why))?;
             if bits % 8 > 0
                 && let Some(last) = frame_pixels.last_mut()
             {
@@ -319,17 +352,24 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn decode_frame(&self, frame: &[u8], header: Header, pixels: &mut [u8]) -> Result<(), &'static str> {
+    fn decode_frame(
+        &self,
+        frame: &[u8],
+        header: Header,
+        pixels: &mut [u8],
+    ) -> Result<(), &'static str> {
         let shape = &self.shape;
         match (self.codec, header) {
-            (Codec::Rle, _) => rle::decode(frame, shape.samples.into(), shape.bytes_per_sample().into(), pixels),
+            (Codec::Rle, _) => {
+                rle::decode(frame, shape.samples.into(), shape.bytes_per_sample().into(), pixels)
+            }
             (Codec::Deflated, _) => inflate(frame, pixels),
             (Codec::Uncompressed, _) => {
                 pixels.copy_from_slice(frame.get(..pixels.len()).ok_or("frame is too short")?);
                 Ok(())
             }
             (_, Header::Jpeg(header)) => {
-                let stream = jpeg::settle_colours(frame, &header, shape)?;
+                let stream = jpeg::settle_colours(frame, header, shape)?;
                 let samples = self.by_registry(&stream, header.bytes())?;
                 fit(&samples, header.bytes(), shape.bytes_per_sample(), pixels)
             }
@@ -351,7 +391,8 @@ impl<'a> Plan<'a> {
     /// Decodes a frame with the decoder that the registry has for the transfer syntax, to so many bytes a sample.
     fn by_registry(&self, stream: &[u8], bytes: u16) -> Result<Vec<u8>, &'static str> {
         let syntax = TransferSyntaxRegistry.get(self.syntax.uid());
-        let decoder = syntax.and_then(|syntax| syntax.pixel_data_reader()).ok_or("no decoder is built in")?;
+        let decoder =
+            syntax.and_then(|syntax| syntax.pixel_data_reader()).ok_or("no decoder is built in")?;
         let expected = usize::from(self.shape.rows)
             * usize::from(self.shape.columns)
             * usize::from(self.shape.samples)
@@ -360,10 +401,16 @@ impl<'a> Plan<'a> {
         if stream.len() <= expected / REGISTRY_RATIO {
             stream.to_mut().resize(expected / REGISTRY_RATIO + 1, 0);
         }
-        let frame = Frame { syntax: self.syntax, shape: &self.shape, allocated: bytes * 8, stream: &stream };
+        let frame = Frame {
+            syntax: self.syntax,
+            shape: &self.shape,
+            allocated: bytes * 8,
+            stream: &stream,
+        };
         let mut pixels = Vec::new();
         // The vector is thrown away if the decoder panics.
-        let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode_frame(&frame, 0, &mut pixels)));
+        let decoded =
+            catch_unwind(AssertUnwindSafe(|| decoder.decode_frame(&frame, 0, &mut pixels)));
         match decoded {
             Ok(Ok(())) if pixels.len() == expected => Ok(pixels),
             Ok(Ok(())) => Err("decoder delivered another length"),
@@ -390,7 +437,9 @@ fn check(codec: Codec, shape: &Shape) -> Result<(), TranscodeError> {
     }
     // Retired, ambiguous or of video: their samples are not those that a still image's decoder expects.
     let strange = ["YBR_PARTIAL_422", "YBR_PARTIAL_420", "CMYK", "ARGB", "HSV"];
-    if strange.contains(&shape.photometric.as_str()) || codec == Codec::Rle && shape.photometric == "YBR_FULL_422" {
+    if strange.contains(&shape.photometric.as_str())
+        || codec == Codec::Rle && shape.photometric == "YBR_FULL_422"
+    {
         let why = "is not one that is decoded from this transfer syntax";
         return Err(TranscodeError::Inconsistent { tag: tags::PHOTOMETRIC_INTERPRETATION, why });
     }
@@ -422,7 +471,7 @@ fn pack(samples: &[u8], pixels: &mut [u8]) {
 
 fn inflate(frame: &[u8], pixels: &mut [u8]) -> Result<(), &'static str> {
     let syntax = TransferSyntaxRegistry.get(uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN);
-    let Some(RegistryCodec::Dataset(Some(adapter))) = syntax.map(|syntax| syntax.codec()) else {
+    let Some(RegistryCodec::Dataset(Some(adapter))) = syntax.map(Syntax::codec) else {
         return Err("no decoder is built in");
     };
     let mut inflated = adapter.adapt_reader(Box::new(frame));
@@ -488,6 +537,9 @@ impl PixelDataObject for Frame<'_> {
     }
 
     fn raw_pixel_data(&self) -> Option<RawPixelData> {
-        Some(RawPixelData { fragments: C::from_vec(vec![self.stream.to_vec()]), offset_table: C::new() })
+        Some(RawPixelData {
+            fragments: C::from_vec(vec![self.stream.to_vec()]),
+            offset_table: C::new(),
+        })
     }
 }

@@ -146,7 +146,10 @@ impl<'a> Rewrite<'a> {
             }
             // In an icon it may be native in every syntax (PS3.5 A.4).
             tags::PIXEL_DATA if encapsulated && depth == 0 && length > 0 => {
-                return Err(TranscodeError::Inconsistent { tag, why: "is native in an encapsulated transfer syntax" });
+                return Err(TranscodeError::Inconsistent {
+                    tag,
+                    why: "is native in an encapsulated transfer syntax",
+                });
             }
             _ => {}
         }
@@ -207,7 +210,8 @@ impl<'a> Rewrite<'a> {
     fn decode(&mut self, fragments: &[&[u8]]) -> Result<(), TranscodeError> {
         let Some(scope) = self.scopes.last() else { return Ok(()) };
         let extended = scope.extended_offsets.clone().and_then(|range| self.data_set.get(range));
-        let (table, fragments) = fragments.split_first().map_or((&[][..], &[][..]), |(table, rest)| (*table, rest));
+        let (table, fragments) =
+            fragments.split_first().map_or((&[][..], &[][..]), |(table, rest)| (*table, rest));
         let offsets = extended.map_or(Offsets::Basic(table), Offsets::Extended);
         let frames: Vec<Cow<'_, [u8]>> = frames::of(fragments, offsets, scope.image.frames()?)?;
         let plan = Plan::new(self.from, &scope.image, &frames, self.decodable)?;

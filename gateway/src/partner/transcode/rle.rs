@@ -16,7 +16,12 @@ pub(super) fn may_hold(frame: &[u8], length: u64) -> bool {
 
 /// Decodes a frame of `samples` of `bytes` bytes into `pixels`, sample by sample of each pixel, little endian. A segment
 /// holds one byte of every pixel, the most significant first.
-pub(super) fn decode(frame: &[u8], samples: usize, bytes: usize, pixels: &mut [u8]) -> Result<(), &'static str> {
+pub(super) fn decode(
+    frame: &[u8],
+    samples: usize,
+    bytes: usize,
+    pixels: &mut [u8],
+) -> Result<(), &'static str> {
     let cell = samples.saturating_mul(bytes);
     let (header, _) = frame.split_at_checked(HEADER).ok_or("RLE header is cut")?;
     let mut words = header.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word) as usize);
@@ -77,7 +82,10 @@ mod tests {
 
     #[test]
     fn the_example_of_runs_literals_and_fillers_unpacks() {
-        let packed = [0xFE, 0xAA, 0x02, 0x80, 0x00, 0x2A, 0x80, 0xFD, 0xAA, 0x03, 0x80, 0x00, 0x2A, 0x22, 0xF7, 0xAA];
+        let packed = [
+            0xFE, 0xAA, 0x02, 0x80, 0x00, 0x2A, 0x80, 0xFD, 0xAA, 0x03, 0x80, 0x00, 0x2A, 0x22,
+            0xF7, 0xAA,
+        ];
         let mut plane = Vec::new();
 
         unpack(&packed, 24, &mut plane).unwrap();

@@ -42,9 +42,12 @@ fn instances() -> Vec<Instance> {
         .collect()
 }
 
-/// The values of a data set as dicom-object reads them, each with where it is.
-fn values(data_set: &[u8], syntax: &TransferSyntax) -> Vec<(String, Vec<u8>)> {
-    fn walk(object: &InMemDicomObject, path: &str, found: &mut Vec<(String, Vec<u8>)>) {
+/// Where an element is, and its value.
+type Found = (String, Vec<u8>);
+
+/// The values of a data set as dicom-object reads them.
+fn values(data_set: &[u8], syntax: &TransferSyntax) -> Vec<Found> {
+    fn walk(object: &InMemDicomObject, path: &str, found: &mut Vec<Found>) {
         for element in object {
             let path = format!("{path}/{}", element.tag());
             match element.value() {
@@ -86,7 +89,7 @@ fn plain_tag((group, element): (u16, u16)) -> Vec<u8> {
     [group.to_le_bytes(), element.to_le_bytes()].concat()
 }
 
-/// Headers whose length is not that of what follows.
+/// An item of undefined length.
 fn item(content: &[u8]) -> Vec<u8> {
     [b"\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF", content, b"\xFE\xFF\x0D\xE0\0\0\0\0"].concat()
 }
@@ -131,8 +134,14 @@ fn image(picture: &Picture) -> Vec<u8> {
     out
 }
 
-const GREY: Picture =
-    Picture { frames: None, rows: 4, columns: 4, samples: 1, allocated: 8, photometric: "MONOCHROME2 " };
+const GREY: Picture = Picture {
+    frames: None,
+    rows: 4,
+    columns: 4,
+    samples: 1,
+    allocated: 8,
+    photometric: "MONOCHROME2 ",
+};
 
 fn deflated(bytes: &[u8]) -> Vec<u8> {
     let syntax = TransferSyntaxRegistry.get(uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).unwrap();
@@ -148,7 +157,8 @@ fn big_endian_and_deflated_data_sets_become_the_bytes_they_were_made_of() {
         for other in [Sample::ExplicitVrBigEndian, Sample::DeflatedExplicitVrLittleEndian] {
             let converted = to_explicit(&instance.in_transfer_syntax(other).unwrap());
 
-            let original = instance.encoded_as(Sample::default(), SequenceLengths::Undefined).unwrap();
+            let original =
+                instance.encoded_as(Sample::default(), SequenceLengths::Undefined).unwrap();
             assert!(converted == original.data_set, "{} from {other:?}", instance.file_name);
         }
     }
@@ -164,7 +174,8 @@ fn rle_becomes_the_pixels_it_was_made_of() {
         let converted = to_explicit(&compressed);
 
         let original = instance.encoded_as(Sample::default(), SequenceLengths::Undefined).unwrap();
-        let (converted, original) = (values(&converted, &explicit()), values(&original.data_set, &explicit()));
+        let (converted, original) =
+            (values(&converted, &explicit()), values(&original.data_set, &explicit()));
         assert!(converted == original, "{}", instance.file_name);
     }
     assert!(images >= 6, "{images} images");
@@ -174,7 +185,11 @@ fn rle_becomes_the_pixels_it_was_made_of() {
 fn another_reader_finds_the_same_values_whatever_the_encoding() {
     for instance in instances() {
         for lengths in [SequenceLengths::Undefined, SequenceLengths::Defined] {
-            for from in [Sample::ImplicitVrLittleEndian, Sample::ExplicitVrLittleEndian, Sample::ExplicitVrBigEndian] {
+            for from in [
+                Sample::ImplicitVrLittleEndian,
+                Sample::ExplicitVrLittleEndian,
+                Sample::ExplicitVrBigEndian,
+            ] {
                 let given = instance.encoded_as(from, lengths).unwrap();
                 let original = values(&given.data_set, &syntax(from.uid()));
                 for to in [explicit(), implicit()] {
@@ -182,11 +197,15 @@ fn another_reader_finds_the_same_values_whatever_the_encoding() {
 
                     let found = values(&converted, &to);
                     // What is private in Implicit VR has lost its character set, so it is compared as bytes below.
-                    let same = |(a, b): (&(String, Vec<u8>), &(String, Vec<u8>))| {
+                    let same = |(a, b): (&Found, &Found)| {
                         a == b || a.0 == b.0 && !a.1.is_ascii() && to == implicit()
                     };
                     assert_eq!(found.len(), original.len());
-                    let other = found.iter().zip(&original).find(|pair| !same(*pair)).map(|(found, _)| &found.0);
+                    let other = found
+                        .iter()
+                        .zip(&original)
+                        .find(|pair| !same(*pair))
+                        .map(|(found, _)| &found.0);
                     assert_eq!(other, None, "{} from {from:?} to {to}", instance.file_name);
                 }
             }
@@ -245,12 +264,22 @@ fn value_representations_that_are_not_written_are_those_of_the_standard() {
         element((0x0028, 0x0106), *b"SS", &[0, 0xFE]),
         explicit_sequence(
             (0x0028, 0x3000),
-            &[item(&[element((0x0028, 0x3002), *b"SS", &[0; 6]), element((0x0028, 0x3006), *b"OW", &[0; 4])].concat())],
+            &[item(
+                &[
+                    element((0x0028, 0x3002), *b"SS", &[0; 6]),
+                    element((0x0028, 0x3006), *b"OW", &[0; 4]),
+                ]
+                .concat(),
+            )],
         ),
         explicit_sequence(
             (0x0088, 0x0200),
             &[item(
-                &[element((0x0028, 0x0103), *b"US", &[0, 0]), element((0x0028, 0x0106), *b"US", &[0, 0xFE])].concat(),
+                &[
+                    element((0x0028, 0x0103), *b"US", &[0, 0]),
+                    element((0x0028, 0x0106), *b"US", &[0, 0xFE]),
+                ]
+                .concat(),
             )],
         ),
         element((0x6002, 0x3000), *b"OW", &[1, 2]),
@@ -266,9 +295,11 @@ fn big_endian_turns_round_what_has_an_order_also_inside_sequences() {
         [&tag.0.to_be_bytes()[..], &tag.1.to_be_bytes(), vr, length, value].concat()
     };
     let short = |tag, vr, value: &[u8]| big(tag, vr, &(value.len() as u16).to_be_bytes(), value);
-    let long = |tag, vr, value: &[u8]| big(tag, vr, &[&[0, 0][..], &(value.len() as u32).to_be_bytes()].concat(), value);
+    let long = |tag, vr, value: &[u8]| {
+        big(tag, vr, &[&[0, 0][..], &(value.len() as u32).to_be_bytes()].concat(), value)
+    };
     let eight = [1, 2, 3, 4, 5, 6, 7, 8];
-    let cases: [((u16, u16), &[u8; 2], [u8; 8]); 16] = [
+    let cases: [(_, &[u8; 2], _); 16] = [
         ((0x0010, 0x1001), b"AT", [2, 1, 4, 3, 6, 5, 8, 7]),
         ((0x0010, 0x1002), b"FD", [8, 7, 6, 5, 4, 3, 2, 1]),
         ((0x0010, 0x1003), b"FL", [4, 3, 2, 1, 8, 7, 6, 5]),
@@ -296,31 +327,46 @@ fn big_endian_turns_round_what_has_an_order_also_inside_sequences() {
         expected.extend(if is_short { vec![8, 0] } else { vec![0, 0, 8, 0, 0, 0] });
         expected.extend(turned);
     }
-    let item_header = [&[0xFF, 0xFE, 0xE0, 0x00][..], &(content.len() as u32).to_be_bytes()].concat();
-    let given = [content.clone(), long((0x0040, 0x0275), b"SQ", &[item_header, content].concat())].concat();
+    let item_header =
+        [&[0xFF, 0xFE, 0xE0, 0x00][..], &(content.len() as u32).to_be_bytes()].concat();
+    let given =
+        [content.clone(), long((0x0040, 0x0275), b"SQ", &[item_header, content].concat())].concat();
 
     let converted = convert(&given, &syntax(BIG_ENDIAN), &explicit()).unwrap();
 
-    assert_eq!(converted, [&expected[..], &explicit_sequence((0x0040, 0x0275), &[item(&expected)])].concat());
+    assert_eq!(
+        converted,
+        [&expected[..], &explicit_sequence((0x0040, 0x0275), &[item(&expected)])].concat()
+    );
 }
 
 #[test]
 fn sequences_of_unknown_representation_become_ordinary_ones() {
-    let unknown = |tag, items: &[Vec<u8>]| sequence(&[&plain_tag(tag)[..], b"UN\0\0"].concat(), items);
-    let inner = [implicit_element((0x0008, 0x0100), b"T-D1"), implicit_element((0x0009, 0x1001), b"ab")].concat();
+    let unknown =
+        |tag, items: &[Vec<u8>]| sequence(&[&plain_tag(tag)[..], b"UN\0\0"].concat(), items);
+    let inner =
+        [implicit_element((0x0008, 0x0100), b"T-D1"), implicit_element((0x0009, 0x1001), b"ab")]
+            .concat();
     let given = unknown((0x0009, 0x1002), &[item(&inner)]);
 
     let converted = convert(&given, &explicit(), &explicit()).unwrap();
     let without = convert(&given, &explicit(), &implicit()).unwrap();
 
-    let inner = [element((0x0008, 0x0100), *b"SH", b"T-D1"), element((0x0009, 0x1001), *b"UN", b"ab")].concat();
+    let inner =
+        [element((0x0008, 0x0100), *b"SH", b"T-D1"), element((0x0009, 0x1001), *b"UN", b"ab")]
+            .concat();
     assert_eq!(converted, explicit_sequence((0x0009, 0x1002), &[item(&inner)]));
     assert_eq!(convert(&without, &implicit(), &explicit()).unwrap(), converted);
 }
 
 #[test]
 fn frames_are_decoded_into_their_places_whatever_packs_them() {
-    let picture = |photometric, samples, frames| Picture { frames: Some(frames), photometric, samples, ..GREY };
+    let picture = |photometric, samples, frames| Picture {
+        frames: Some(frames),
+        photometric,
+        samples,
+        ..GREY
+    };
     let tables = [
         element((0x7FE0, 0x0001), *b"OV", &[[0; 8], 24_u64.to_le_bytes()].concat()),
         element((0x7FE0, 0x0002), *b"OV", &[16_u64.to_le_bytes(), 16_u64.to_le_bytes()].concat()),
@@ -331,13 +377,21 @@ fn frames_are_decoded_into_their_places_whatever_packs_them() {
     let pixels = element((0x7FE0, 0x0010), *b"OB", &(0..32).collect::<Vec<u8>>());
 
     for (uid, tables, pixel_data) in [
-        (uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN, &[][..], fragments(&[], &[&first, &second])),
+        (
+            uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN,
+            &[][..],
+            fragments(&[], &[&first, &second]),
+        ),
         (
             uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN,
             &tables,
             fragments(&[], &[&first, &second[..8], &second[8..]]),
         ),
-        (uids::DEFLATED_IMAGE_FRAME_COMPRESSION, &[], fragments(&[], &[&deflated(&first), &deflated(&second)])),
+        (
+            uids::DEFLATED_IMAGE_FRAME_COMPRESSION,
+            &[],
+            fragments(&[], &[&deflated(&first), &deflated(&second)]),
+        ),
     ] {
         let given = [&attributes[..], tables, &pixel_data].concat();
 
@@ -348,13 +402,36 @@ fn frames_are_decoded_into_their_places_whatever_packs_them() {
 }
 
 #[test]
+fn colours_of_rle_are_by_pixel_afterwards_and_say_so() {
+    let attributes = |planar: &[u8]| {
+        let image = image(&Picture { samples: 3, photometric: "RGB ", ..GREY });
+        let (before, after) = image.split_at(10 + 12); // Samples per Pixel, Photometric Interpretation
+        [before, planar, after].concat()
+    };
+    let planar = |by_plane| element((0x0028, 0x0006), *b"US", &[by_plane, 0]);
+    let header = [3, 64, 66, 68].into_iter().chain([0; 12]).flat_map(u32::to_le_bytes);
+    // A run of 16 for each colour.
+    let frame: Vec<u8> = header.chain([241, 10, 241, 20, 241, 30]).collect();
+    let pixels = element((0x7FE0, 0x0010), *b"OB", &[10, 20, 30].repeat(16));
+
+    for given in [planar(1), planar(0), vec![]] {
+        let given = [attributes(&given), fragments(&[], &[&frame])].concat();
+
+        let converted = convert(&given, &syntax(uids::RLE_LOSSLESS), &explicit()).unwrap();
+
+        assert_eq!(converted, [&attributes(&planar(0))[..], &pixels].concat());
+    }
+}
+
+#[test]
 fn frames_of_single_bits_close_up() {
     let picture = Picture { frames: Some("3 "), rows: 3, columns: 3, allocated: 1, ..GREY };
     let frames = [[0xFF, 0xFF], [0x00, 0xFE], [0x55, 0x01]].map(|frame| deflated(&frame));
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
     let given = [image(&picture), fragments(&[], &frames)].concat();
 
-    let converted = convert(&given, &syntax(uids::DEFLATED_IMAGE_FRAME_COMPRESSION), &explicit()).unwrap();
+    let converted =
+        convert(&given, &syntax(uids::DEFLATED_IMAGE_FRAME_COMPRESSION), &explicit()).unwrap();
 
     // 9 ones, 9 zeros, and 101010101 from the right.
     let bits = 0x1FF_u32 | 0x155 << 18;
@@ -384,23 +461,41 @@ fn what_cannot_be_converted_says_why() {
         convert(&[attributes, pixel_data].concat(), from, &explicit()).unwrap_err().to_string()
     };
     let grey = image(&GREY);
-    let huge = image(&Picture { frames: Some("1 "), rows: 65_535, columns: 65_535, allocated: 16, ..GREY });
+    let huge = image(&Picture {
+        frames: Some("1 "),
+        rows: 65_535,
+        columns: 65_535,
+        allocated: 16,
+        ..GREY
+    });
     let some = fragments(&[], &[&[0; 4]]);
     let native = element((0x7FE0, 0x0010), *b"OB", &[0; 16]);
 
     for (error, expected) in [
-        (error(&grey, &some, &syntax(uids::MPEG4HP41)), "no decoder for transfer syntax 1.2.840.10008.1.2.4.102"),
+        (
+            error(&grey, &some, &syntax(uids::MPEG4HP41)),
+            "no decoder for transfer syntax 1.2.840.10008.1.2.4.102",
+        ),
         (
             error(&grey, &some, &syntax(uids::JPEGLS_LOSSLESS)),
             "no decoder for transfer syntax 1.2.840.10008.1.2.4.80",
         ),
-        (error(&grey, &[], &syntax("1.2.840.113619.5.2")), "no decoder for transfer syntax 1.2.840.113619.5.2"),
+        (
+            error(&grey, &[], &syntax("1.2.840.113619.5.2")),
+            "no decoder for transfer syntax 1.2.840.113619.5.2",
+        ),
         (
             error(&grey, &native, &rle),
             "attribute (7FE0,0010) is native in an encapsulated transfer syntax",
         ),
-        (error(&grey, &some, &explicit()), "attribute (7FE0,0010) is encapsulated in a native transfer syntax"),
-        (error(&[], &some, &rle), "attribute (0028,0010) is needed to decode the pixel data and is missing or 0"),
+        (
+            error(&grey, &some, &explicit()),
+            "attribute (7FE0,0010) is encapsulated in a native transfer syntax",
+        ),
+        (
+            error(&[], &some, &rle),
+            "attribute (0028,0010) is needed to decode the pixel data and is missing or 0",
+        ),
         (
             error(&image(&Picture { frames: Some("2 "), ..GREY }), &some, &rle),
             "attribute (0028,0008) says more than there are fragments",
@@ -422,7 +517,11 @@ fn what_cannot_be_converted_says_why() {
             "frame 1 of transfer syntax 1.2.840.10008.1.2.5 cannot be decoded: number of RLE segments is not that of the bytes of a pixel",
         ),
         (
-            error(&grey, &fragments(&[], &[&[0xFF, 0xD8, 0xFF, 0xD9]]), &syntax(uids::JPEG_LOSSLESS_SV1)),
+            error(
+                &grey,
+                &fragments(&[], &[&[0xFF, 0xD8, 0xFF, 0xD9]]),
+                &syntax(uids::JPEG_LOSSLESS_SV1),
+            ),
             "frame 1 of transfer syntax 1.2.840.10008.1.2.4.70 cannot be decoded: no JPEG image",
         ),
         (error(&[0; 3], &[], &explicit()), "data set is damaged"),
@@ -434,27 +533,36 @@ fn what_cannot_be_converted_says_why() {
     assert_eq!(convert(&grey, &syntax(uids::JPEGLS_LOSSLESS), &explicit()).unwrap(), grey);
 }
 
-/// An element's value, and the elements of an item, with what may surround them.
+/// Data sets of Explicit VR Little Endian, with sequences of both forms of length.
 fn data_sets() -> impl Strategy<Value = Vec<u8>> {
-    const VRS: [[u8; 2]; 12] =
-        [*b"AE", *b"AT", *b"CS", *b"DS", *b"FD", *b"LO", *b"OB", *b"OW", *b"PN", *b"UN", *b"US", *b"UT"];
-    let simple = || (prop::sample::select(VRS.as_slice()), prop::collection::vec(any::<u8>(), 0..12));
+    const VRS: [[u8; 2]; 12] = [
+        *b"AE", *b"AT", *b"CS", *b"DS", *b"FD", *b"LO", *b"OB", *b"OW", *b"PN", *b"UN", *b"US",
+        *b"UT",
+    ];
+    let simple =
+        || (prop::sample::select(VRS.as_slice()), prop::collection::vec(any::<u8>(), 0..12));
     // What the dictionary calls a sequence cannot be anything else where nothing is written.
-    let plain = |tag: &(u16, u16)| vr::implied(Tag(tag.0, tag.1)) != vr::Implied::Known(dicom_core::VR::SQ);
+    let plain =
+        |tag: &(u16, u16)| vr::implied(Tag(tag.0, tag.1)) != vr::Implied::Known(dicom_core::VR::SQ);
     let tags = (9_u16..0x30, 0x1000_u16..0x1100).prop_filter("a sequence", plain);
     let leaf = prop::collection::btree_map(tags, simple(), 1..6).prop_map(|elements| {
-        elements.into_iter().flat_map(|(tag, (vr, value))| element(tag, vr, &value.repeat(2))).collect::<Vec<_>>()
+        elements
+            .into_iter()
+            .flat_map(|(tag, (vr, value))| element(tag, vr, &value.repeat(2)))
+            .collect::<Vec<_>>()
     });
     leaf.prop_recursive(4, 32, 3, move |inner| {
-        (inner.clone(), prop::collection::vec(inner, 0..3), 0x1101_u16..0x1200, any::<bool>()).prop_map(
-            |(before, items, number, defined)| {
+        (inner.clone(), prop::collection::vec(inner, 0..3), 0x1101_u16..0x1200, any::<bool>())
+            .prop_map(|(before, items, number, defined)| {
                 let items: Vec<Vec<u8>> = items.iter().map(|content| item(content)).collect();
                 let tag = (0x0031, number);
-                let nested =
-                    if defined { element(tag, *b"SQ", &items.concat()) } else { explicit_sequence(tag, &items) };
+                let nested = if defined {
+                    element(tag, *b"SQ", &items.concat())
+                } else {
+                    explicit_sequence(tag, &items)
+                };
                 [before, nested].concat()
-            },
-        )
+            })
     })
 }
 
@@ -550,7 +658,8 @@ fn dump(path: &Path) -> Option<Vec<String>> {
     let output = run("dcmdump", &["+L", "-q", text(path)])?;
     assert!(output.status.success(), "dcmdump: {}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let elements = lines.lines().filter(|line| line.starts_with([' ', '(']) && !line.starts_with("(0002,"));
+    let elements =
+        lines.lines().filter(|line| line.starts_with([' ', '(']) && !line.starts_with("(0002,"));
     Some(elements.map(str::to_owned).collect())
 }
 
@@ -558,14 +667,22 @@ fn dump(path: &Path) -> Option<Vec<String>> {
 fn dcmtk_writes_the_same_elements_as_we_do() {
     let folder = TempDir::new().unwrap();
     for instance in instances() {
-        for from in [Sample::ImplicitVrLittleEndian, Sample::ExplicitVrLittleEndian, Sample::ExplicitVrBigEndian] {
+        for from in [
+            Sample::ImplicitVrLittleEndian,
+            Sample::ExplicitVrLittleEndian,
+            Sample::ExplicitVrBigEndian,
+        ] {
             let given = instance.encoded_as(from, SequenceLengths::Defined).unwrap();
             let original = write(&folder, "original.dcm", &instance, from.uid(), &given.data_set);
             for (to, option) in [(explicit(), "+te"), (implicit(), "+ti")] {
                 let converted = convert(&given.data_set, &syntax(from.uid()), &to).unwrap();
                 let ours = write(&folder, "ours.dcm", &instance, to.uid(), &converted);
                 let theirs = folder.path().join("theirs.dcm");
-                let Some(output) = run("dcmconv", &[option, "-e", "-g", text(&original), text(&theirs)]) else { return };
+                let Some(output) =
+                    run("dcmconv", &[option, "-e", "-g", text(&original), text(&theirs)])
+                else {
+                    return;
+                };
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
                 let (Some(ours), Some(theirs)) = (dump(&ours), dump(&theirs)) else { return };
@@ -576,18 +693,19 @@ fn dcmtk_writes_the_same_elements_as_we_do() {
     }
 }
 
-type Values = Vec<(String, Vec<u8>)>;
-
 /// Compresses with one of DCMTK's tools, decompresses here and with another, and gives the values of both.
 fn decoded_twice(
     folder: &TempDir,
     instance: &Instance,
     compress: &[&str],
     decompress: &[&str],
-) -> Option<(Values, Values)> {
-    let original = write(folder, "original.dcm", instance, &instance.transfer_syntax_uid, &instance.data_set);
-    let (compressed, theirs) = (folder.path().join("compressed.dcm"), folder.path().join("theirs.dcm"));
-    for (tool, from, to) in [(compress, &original, &compressed), (decompress, &compressed, &theirs)] {
+) -> Option<(Vec<Found>, Vec<Found>)> {
+    let original =
+        write(folder, "original.dcm", instance, &instance.transfer_syntax_uid, &instance.data_set);
+    let (compressed, theirs) =
+        (folder.path().join("compressed.dcm"), folder.path().join("theirs.dcm"));
+    for (tool, from, to) in [(compress, &original, &compressed), (decompress, &compressed, &theirs)]
+    {
         let (program, options) = tool.split_first()?;
         let output = run(program, &[options, &[text(from), text(to)]].concat())?;
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -602,7 +720,11 @@ fn decoded_twice(
 fn part10(path: &Path) -> Option<(TransferSyntax, Vec<u8>)> {
     let file = fs::read(path).unwrap();
     let header = file.strip_prefix(&[&file[..128], b"DICM"].concat()[..])?;
-    let length = header.strip_prefix(b"\x02\0\0\0UL\x04\0")?.first_chunk().copied().map(u32::from_le_bytes)?;
+    let length = header
+        .strip_prefix(b"\x02\0\0\0UL\x04\0")?
+        .first_chunk()
+        .copied()
+        .map(u32::from_le_bytes)?;
     let (meta, data_set) = header[12..].split_at(length as usize);
     let at = meta.windows(6).position(|bytes| bytes == b"\x02\0\x10\0UI")?;
     let length = u16::from_le_bytes(meta[at + 6..at + 8].try_into().unwrap());
@@ -620,13 +742,27 @@ fn dcmtk_decodes_the_same_pixels_as_we_do() {
             (&["dcmcjpeg", "+e1"], "dcmdjpeg"),
             (&["dcmcjpeg", "+el", "+sv", "4"], "dcmdjpeg"),
         ] {
-            // Both leave it to the reader where sequences end, and neither changes the instance's UID.
-            let compress = [compress, &["-e", "-g", "+un"][..if compress[0] == "dcmcrle" { 2 } else { 3 }]].concat();
+            // Lossless, and so that the instance keeps its UID.
+            let compress =
+                [compress, &["-e", "-g", "+un"][..if compress[0] == "dcmcrle" { 2 } else { 3 }]]
+                    .concat();
             let decompress = [decompress, "+te", "-e", "-g"];
-            let Some((ours, theirs)) = decoded_twice(&folder, instance, &compress, &decompress) else { return };
+            let Some((ours, theirs)) = decoded_twice(&folder, instance, &compress, &decompress)
+            else {
+                return;
+            };
 
-            let other = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs).map(|(ours, _)| &ours.0);
-            assert_eq!((other, ours.len()), (None, theirs.len()), "{} by {compress:?}", instance.file_name);
+            let other = ours
+                .iter()
+                .zip(&theirs)
+                .find(|(ours, theirs)| ours != theirs)
+                .map(|(ours, _)| &ours.0);
+            assert_eq!(
+                (other, ours.len()),
+                (None, theirs.len()),
+                "{} by {compress:?}",
+                instance.file_name
+            );
         }
     }
 }
@@ -640,9 +776,7 @@ from pydicom import dcmread
 from pydicom.pixels import pixel_array
 
 PIXELS = {0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010, 0x00280004, 0x00280006}
-
-def raw(value):
-    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"}
 
 def differences(a, b, compressed):
     tags = {t for t in a.keys() if t.element != 0} ^ set(b.keys())
@@ -664,7 +798,7 @@ for line in sys.stdin:
     original, ours = line.rstrip("\n").split("\t")
     a, b = dcmread(original), dcmread(ours)
     syntax = a.file_meta.TransferSyntaxUID
-    found = differences(a, b, syntax.is_compressed or not syntax.is_little_endian)
+    found = differences(a, b, syntax not in NATIVE)
     try:
         p, q = pixel_array(a) if "PixelData" in a else None, None
     except Exception as error:
@@ -685,42 +819,48 @@ fn pydicom_reads_the_same_from_its_test_files_and_from_what_we_make_of_them() {
         return;
     }
     let files = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-    let files = std::env::var("TMP_FILES").map(PathBuf::from).unwrap_or(files);
-    let (mut pairs, mut refused) = (String::new(), Vec::new());
+    let nobody = sample_studies::structured_report(7).instances.remove(0);
+    let (mut pairs, mut refused) = (Vec::new(), Vec::new());
     for path in fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if !name.ends_with(".dcm") {
+        if path.extension().is_none_or(|extension| extension != "dcm") {
             continue;
         }
         let Some((from, data_set)) = part10(&path) else { continue };
         match convert(&data_set, &from, &explicit()) {
             Ok(converted) => {
-                let nobody = &instances()[0];
-                let ours = write(&folder, name, nobody, explicit().uid(), &converted);
-                if std::env::var("TMP_FILES").is_ok() { fs::copy(&ours, format!("/tmp/pdo/{name}")).unwrap(); }
-                pairs.push_str(&format!("{}\t{}\n", path.display(), ours.display()));
+                let ours = write(&folder, name, &nobody, explicit().uid(), &converted);
+                pairs.push(format!("{}\t{}", path.display(), ours.display()));
             }
             Err(error) => refused.push(format!("{name}: {error}")),
         }
     }
-    fs::write(folder.path().join("pairs"), &pairs).unwrap();
+    fs::write(folder.path().join("pairs"), pairs.join("\n")).unwrap();
 
-    let script = format!("import sys\nsys.stdin = open({:?})\n{PYDICOM}", text(&folder.path().join("pairs")));
+    let script = format!(
+        "import sys\nsys.stdin = open({:?})\n{PYDICOM}",
+        text(&folder.path().join("pairs"))
+    );
     let output = run("python3", &["-c", &script]).unwrap();
 
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let output = String::from_utf8(output.stdout).unwrap();
     let mut compared = 0;
-    if std::env::var("TMP_FILES").is_ok() { eprintln!("{output}{refused:?}"); }
     for line in output.lines() {
-        let [_, syntax, elements, pixels]: [&str; 4] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let [_, syntax, elements, pixels]: [&str; 4] =
+            line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         // Decoders of lossy JPEG may round differently, and more so where they interpolate chrominance.
         let tolerance = if syntax == uids::JPEG_BASELINE8_BIT { 3 } else { 0 };
-        let same = pixels.parse().map_or(pixels == "None" || pixels == "not decoded by pydicom", |by: i64| by <= tolerance);
+        let same = pixels
+            .parse()
+            .map_or(pixels == "None" || pixels == "not decoded by pydicom", |by: i64| {
+                by <= tolerance
+            });
         assert!(elements == "0" && same, "{line}");
         compared += i32::from(pixels.parse::<i64>().is_ok());
     }
-    assert!(compared >= 30, "{compared} images in\n{output}");
+    // pydicom alone decodes what is native and RLE; the rest needs its plugins.
+    assert!(compared >= 20, "{compared} images in\n{output}");
     let reasons = [
         "no decoder for transfer syntax 1.2.840.10008.1.2.4.8", // JPEG-LS
         "JPEG of more than 8 bits is not lossless",
@@ -731,32 +871,4 @@ fn pydicom_reads_the_same_from_its_test_files_and_from_what_we_make_of_them() {
     for refusal in refused {
         assert!(reasons.iter().any(|reason| refusal.contains(reason)), "{refusal}");
     }
-}
-
-#[test]
-fn zz_speed() {
-    let head = sample_studies::HeadCt::small(1).build();
-    let instance = head.instances.iter().max_by_key(|instance| instance.data_set.len()).unwrap();
-    for from in [Sample::ImplicitVrLittleEndian, Sample::ExplicitVrBigEndian, Sample::RleLossless] {
-        let given = instance.in_transfer_syntax(from).unwrap();
-        let start = std::time::Instant::now();
-        let mut best = f64::MAX;
-        for _ in 0..200 {
-            let one = std::time::Instant::now();
-            to_explicit(&given);
-            best = best.min(one.elapsed().as_secs_f64());
-        }
-        eprintln!("SPEED {from:?} {} bytes mean {:?} best {best}", instance.data_set.len(), start.elapsed() / 200);
-    }
-    let given = instance.in_transfer_syntax(Sample::RleLossless).unwrap().data_set;
-    let at = given.windows(4).rposition(|w| w == [0xE0, 0x7F, 0x10, 0]).unwrap();
-    let frame = &given[at + 12 + 8 + 4 + 4..];
-    let frame = &frame[frame.windows(4).position(|w| w == [2, 0, 0, 0]).unwrap()..given.len() - at - 28 - 8];
-    let mut pixels = vec![0; 524_288];
-    let start = std::time::Instant::now();
-    for _ in 0..200 { rle::decode(frame, 1, 2, &mut pixels).unwrap(); }
-    eprintln!("SPEED rle only {:?} of {}", start.elapsed() / 200, frame.len());
-    let start = std::time::Instant::now();
-    for _ in 0..200 { scanner::scan(&explicit(), &instance.data_set, Budget::default()).unwrap(); }
-    eprintln!("SPEED scan only {:?}", start.elapsed() / 200);
 }

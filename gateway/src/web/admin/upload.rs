@@ -30,7 +30,7 @@ use crate::telemetry::chain;
 /// How long a batch lives without a request.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a file's next bytes may take.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Batches at once. Each has a thread that spools.
 const MOST_BATCHES: usize = 32;
 /// The longest name of a batch.

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::super::api::{self, Asked};
+use super::super::problem::Problem;
 use super::super::words::{self, PatientNumber, Reader};
 use super::super::{App, WebState};
 use super::{ErrorPage, fragment, page, tone};
@@ -107,8 +108,9 @@ struct Line {
 
 pub(super) async fn board(
     State(app): State<App>,
-    Asked(query): Asked<BoardQuery>,
+    query: Result<Asked<BoardQuery>, Problem>,
 ) -> Result<Html<String>, ErrorPage> {
+    let Asked(query) = query?;
     let title = match query.priority {
         Which::Emergency => "Emergency transfers",
         Which::All => "All transfers",

@@ -113,8 +113,9 @@ struct Can {
 pub(super) async fn transfer(
     State(app): State<App>,
     Path(id): Path<String>,
-    Asked(query): Asked<TransferQuery>,
+    query: Result<Asked<TransferQuery>, Problem>,
 ) -> Result<Html<String>, ErrorPage> {
+    let Asked(query) = query?;
     let unknown = || ErrorPage(Problem::not_found("There is no such transfer here. The address may be incomplete."));
     let id: TransferId = id.parse().map_err(|_| unknown())?;
     let web = &app.web;
