@@ -153,12 +153,13 @@ fn migrations() -> Migrator {
     )
 }
 
-/// The commit waits for the disk. The drain removes spool files, and the audit names disclosures, because of what was
-/// committed.
+/// The commit waits for the disk, and so makes every earlier one durable too: they are in the same log. For what a person
+/// decided, and before the drain removes spool files because of what was committed.
 const SYNCED: &str = "PRAGMA synchronous = FULL";
 
-/// The commit does not wait: a power cut may undo it, with all of its kind since the last synced one. That is for who
-/// holds what at the moment, which a power cut ends anyway.
+/// The commit does not wait: a power cut may undo it, with all of its kind since the last synced one. For what comes back
+/// by itself: arrivals, whose spool files are there until a synced commit says otherwise; claims, which a power cut ends
+/// anyway; and outcomes, as a partner recognises what it is sent again. A crash of the process undoes nothing.
 ///
 /// Either is said before every transaction, so that one that was given up half-way leaves nothing to the next.
 const UNSYNCED: &str = "PRAGMA synchronous = NORMAL";
@@ -236,10 +237,13 @@ impl Index {
     /// Records what was received, and orders it for the partners it was routed to. One transaction for the whole batch;
     /// an arrival whose object is known changes nothing.
     pub async fn record(&self, arrivals: &[Arrival]) -> Result<Vec<Recorded>, IndexError> {
-        writing!(self, "record arrivals in the index", |db| record::record(&mut db, arrivals))
+        writing!(self, "record arrivals in the index", UNSYNCED, |db| record::record(
+            &mut db, arrivals
+        ))
     }
 
-    /// Notes that the object store has confirmed these.
+    /// Notes that the object store has confirmed these. When it returns, everything that was written before is on the disk
+    /// too, whether or not there was anything to note: their spool files may go.
     pub async fn mark_stored(&self, objects: &[ObjectId]) -> Result<(), IndexError> {
         writing!(self, "mark objects as stored", |db| instance::mark_stored(&mut db, objects))
     }
@@ -302,7 +306,7 @@ impl Index {
         outcomes: &[(DeliveryId, Event)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, IndexError> {
-        writing!(self, "settle deliveries", |db| outbox::settle(&mut db, outcomes, now))
+        writing!(self, "settle deliveries", UNSYNCED, |db| outbox::settle(&mut db, outcomes, now))
     }
 
     /// The most urgent of what could be claimed now.
@@ -424,9 +428,12 @@ impl Index {
         transfers: &[TransferId],
         now: Timestamp,
     ) -> Result<(), IndexError> {
-        writing!(self, "note the end of an association", |db| transfer::note_received_all(
-            &mut db, transfers, now
-        ))
+        writing!(
+            self,
+            "note the end of an association",
+            UNSYNCED,
+            |db| transfer::note_received_all(&mut db, transfers, now)
+        )
     }
 
     /// The studies that a filter lets through, the one that received something last first.
@@ -591,17 +598,22 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_drain_relies_on_is_on_disk_whatever_was_written_before() {
-        let (index, _dir) = index().await;
+        let (index, dir) = index().await;
         let level = async || -> i64 {
             let pragma = sqlx::query_scalar("PRAGMA synchronous").persistent(false);
             pragma.fetch_one(&index.writer).await.unwrap()
         };
+        // A commit syncs the log only if it wrote to it.
+        let log = || std::fs::read(dir.path().join("index.sqlite-wal")).unwrap();
 
         for _ in 0..2 {
+            index.record(&[ct(1, 1).to("york", Priority::Routine)]).await.unwrap();
             claim(&index, "york", 1, 0).await;
             assert_eq!(level().await, 1);
-            index.record(&[ct(1, 1).to("york", Priority::Routine)]).await.unwrap();
+            let before = log();
+            index.mark_stored(&[]).await.unwrap();
             assert_eq!(level().await, 2);
+            assert_ne!(log(), before);
         }
     }
 

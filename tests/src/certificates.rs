@@ -32,8 +32,13 @@ pub struct Identity {
 impl Certificates {
     /// A new authority.
     pub fn new() -> Self {
+        Self::of("Test authority")
+    }
+
+    /// A new authority of this name.
+    pub fn of(name: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for certificates");
-        let authority = Authority::new("Test authority").expect("an authority can be made");
+        let authority = Authority::new(name).expect("an authority can be made");
         write(&folder.path().join("ca.crt"), &authority.certificate_pem());
         Self { folder, authority }
     }

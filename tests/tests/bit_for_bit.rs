@@ -1,7 +1,7 @@
 //! Promise 2: what is forwarded is the data set that was received, byte by byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -187,44 +187,55 @@ async fn what_other_peoples_software_wrote_arrives_as_it_was_sent() {
     );
 }
 
-/// Every file that pydicom brings for its own tests and that is a whole DICOM file, with its path there.
+/// Every file that pydicom brings for its own tests and that is an instance: a whole DICOM file whose data set says which
+/// instance of what it is. (File Meta Information says so too, and not always the same: senders go by the data set.)
 fn files_of_pydicom() -> Vec<(String, Instance)> {
-    let script =
-        "import os, pydicom; print(os.path.join(os.path.dirname(pydicom.__file__), 'data'))";
+    const SCRIPT: &str = r"
+import json, os, pydicom, warnings
+warnings.simplefilter('ignore')
+data = os.path.join(os.path.dirname(pydicom.__file__), 'data')
+for folder, _, names in os.walk(data):
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            file = pydicom.dcmread(path)
+            uids = [str(file[word].value) for word in
+                    ('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID')]
+            file.walk(lambda *_: None)
+        except Exception:
+            continue
+        print(json.dumps([os.path.relpath(path, data), path, *uids]))
+";
     let output =
-        Command::new("python3").args(["-c", script]).output().expect("python3 is installed");
-    assert!(output.status.success(), "pydicom is missing; tests/run installs it");
-    let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-    let mut files = Vec::new();
-    walk(&folder, &mut |path| {
-        let Ok(file) = Part10::read(path) else { return };
-        // Some test files leave out what a C-STORE would name them by.
-        if file.sop_class_uid.is_empty() || file.sop_instance_uid.is_empty() {
-            return;
-        }
-        let name = path.strip_prefix(&folder).unwrap().display().to_string();
-        files.push((name, instance(file)));
-    });
+        Command::new("python3").args(["-c", SCRIPT]).output().expect("python3 is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pydicom is missing; tests/run installs it: {said}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut files: Vec<_> = lines
+        .lines()
+        .map(|line| {
+            let [
+                name,
+                path,
+                sop_class_uid,
+                sop_instance_uid,
+                study_instance_uid,
+                series_instance_uid,
+            ]: [String; 6] = serde_json::from_str(line).unwrap();
+            let file = Part10::read(Path::new(&path)).unwrap();
+            let instance = Instance {
+                sop_class_uid,
+                sop_instance_uid,
+                study_instance_uid,
+                series_instance_uid,
+                transfer_syntax_uid: file.transfer_syntax_uid,
+                modality: String::new(),
+                file_name: String::new(),
+                data_set: file.data_set,
+            };
+            (name, instance)
+        })
+        .collect();
     files.sort_by(|a, b| a.0.cmp(&b.0));
     files
-}
-
-fn walk(folder: &Path, found: &mut impl FnMut(&Path)) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { walk(&path, found) } else { found(&path) }
-    }
-}
-
-fn instance(file: Part10) -> Instance {
-    Instance {
-        sop_class_uid: file.sop_class_uid,
-        sop_instance_uid: file.sop_instance_uid,
-        study_instance_uid: String::new(),
-        series_instance_uid: String::new(),
-        transfer_syntax_uid: file.transfer_syntax_uid,
-        modality: String::new(),
-        file_name: String::new(),
-        data_set: file.data_set,
-    }
 }

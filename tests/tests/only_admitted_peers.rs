@@ -81,18 +81,22 @@ fn refusal(outcome: Result<Sender, RequestError>) -> String {
 #[tokio::test]
 async fn a_certificate_is_asked_for_and_must_be_one_of_the_authoritys() {
     let scene = Scene::set().await;
-    let stranger = Certificates::new().issue_into(&scene.certificates, "stranger");
+    let stranger =
+        Certificates::of("Another authority").issue_into(&scene.certificates, "stranger");
+    let forged = Certificates::new().issue_into(&scene.certificates, "forged");
     let expired = scene.certificates.issue_expired("expired");
     let client = |identity: Option<&Identity>| scene.certificates.client(identity);
 
     let none = refusal(scene.tls("TRUST_A", "GANTRY", client(None)).await);
     let of_another_authority =
         refusal(scene.tls("TRUST_A", "GANTRY", client(Some(&stranger))).await);
+    let of_its_namesake = refusal(scene.tls("TRUST_A", "GANTRY", client(Some(&forged))).await);
     let too_old = refusal(scene.tls("TRUST_A", "GANTRY", client(Some(&expired))).await);
 
     // The alerts of RFC 8446 6.2, as rustls names them.
     assert!(none.contains("CertificateRequired"), "{none}");
     assert!(of_another_authority.contains("UnknownCA"), "{of_another_authority}");
+    assert!(of_its_namesake.contains("DecryptError"), "{of_its_namesake}");
     assert!(too_old.contains("CertificateExpired"), "{too_old}");
     let dcmtk = Dcmtk::echoscu().calling("TRUST_A").tls(&scene.certificates, None);
     dcmtk.send_to(scene.gateway.tls()).await.expect_refusal("");

@@ -166,6 +166,7 @@ impl Drain {
     pub async fn run(self, mut arrivals: mpsc::Receiver<Arrived>, stop: CancellationToken) {
         let mut memory = Memory::default();
         self.catch_up(&mut memory).await;
+        self.end_what_a_crash_cut_off().await;
         let mut next_look = Instant::now() + LOOK;
         loop {
             let store_due = memory.store_due.unwrap_or(next_look).min(next_look);
@@ -307,6 +308,17 @@ impl Drain {
                 self.failed(&error, "timeline cannot be written");
             }
             self.wake.changed();
+        }
+    }
+
+    /// No association survives its process, so nothing is being received at the start.
+    async fn end_what_a_crash_cut_off(&self) {
+        let ended = async {
+            let transfers = self.index.still_receiving().await?;
+            self.index.note_received_all(&transfers, Timestamp::now()).await
+        };
+        if let Err(error) = ended.await {
+            self.failed(&error, "timeline cannot be written");
         }
     }
 

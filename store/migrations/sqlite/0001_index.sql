@@ -137,3 +137,7 @@ CREATE INDEX delivery_owned ON delivery (owner) WHERE state = 'sending';
 -- Counts are read from this one alone.
 CREATE INDEX delivery_of_transfer ON delivery (transfer, state, until, sent_at, status);
 CREATE INDEX delivery_unfinished ON delivery (transfer) WHERE state IN ('queued', 'sending', 'deferred', 'failed');
+
+-- One row, which every commit that must be on the disk changes.
+CREATE TABLE synced (times INTEGER NOT NULL) STRICT;
+INSERT INTO synced (times) VALUES (0);

@@ -47,16 +47,11 @@ enum Show {
     Today,
 }
 
+/// The page; its live parts, which the script asks for alone, are marked in the template.
 #[derive(Template)]
 #[template(path = "board.html")]
-struct BoardPage {
-    title: &'static str,
-    board: Board,
-}
-
-#[derive(Template)]
-#[template(path = "board_live.html")]
 struct Board {
+    title: &'static str,
     summary: String,
     updated: String,
     filters: Vec<FilterGroup>,
@@ -111,16 +106,12 @@ pub(super) async fn board(
     query: Result<Asked<BoardQuery>, Problem>,
 ) -> Result<Html<String>, ErrorPage> {
     let Asked(query) = query?;
-    let title = match query.priority {
-        Which::Emergency => "Emergency transfers",
-        Which::All => "All transfers",
-    };
     let board = build(&app.web, &query).await?;
     if query.fragment.is_some() {
         return fragment(&board);
     }
     let live = link(&BoardQuery { fragment: Some("board".to_owned()), ..query });
-    page(title, Some(&app.web.config.node.organisation), Some(&live), &BoardPage { title, board })
+    page(board.title, Some(&app.web.config.node.organisation), Some(&live), &board)
 }
 
 async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
@@ -159,6 +150,10 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
         (Which::All, _) => "No transfer is under way.",
     };
     Ok(Board {
+        title: match query.priority {
+            Which::Emergency => "Emergency transfers",
+            Which::All => "All transfers",
+        },
         summary,
         updated: reader.clock(),
         filters: filters(web, query),

@@ -25,15 +25,10 @@ pub(super) struct TransferQuery {
     fragment: Option<String>,
 }
 
+/// The page; its live parts, which the script asks for alone, are marked in the template.
 #[derive(Template)]
 #[template(path = "transfer.html")]
 struct TransferPage {
-    live: TransferLive,
-}
-
-#[derive(Template)]
-#[template(path = "transfer_live.html")]
-struct TransferLive {
     id: TransferId,
     patient: String,
     number: Option<PatientNumber>,
@@ -122,13 +117,13 @@ pub(super) async fn transfer(
     let detail = web.index.transfer(id).await?.ok_or_else(unknown)?;
     let reader = Reader::here();
     let ahead = api::ahead_of(web, &detail.transfer).await?;
-    let live = view(web, &reader, detail, ahead);
+    let view = view(web, &reader, detail, ahead);
     if query.fragment.is_some() {
-        return fragment(&live);
+        return fragment(&view);
     }
     let source = format!("/transfers/{id}?fragment=main");
-    let title = format!("Transfer to {}", live.to);
-    page(&title, Some(&web.config.node.organisation), Some(&source), &TransferPage { live })
+    let title = format!("Transfer to {}", view.to);
+    page(&title, Some(&web.config.node.organisation), Some(&source), &view)
 }
 
 /// What the buttons' forms send.
@@ -164,7 +159,7 @@ pub(super) async fn act(
     Ok(Redirect::to(&format!("/transfers/{id}")))
 }
 
-fn view(web: &WebState, reader: &Reader, detail: TransferDetail, ahead: Option<usize>) -> TransferLive {
+fn view(web: &WebState, reader: &Reader, detail: TransferDetail, ahead: Option<usize>) -> TransferPage {
     let TransferDetail { transfer, series, problems, events } = detail;
     let state = api::state_of(web, &transfer);
     let at = api::circumstances(web, reader, &transfer, ahead);
@@ -179,7 +174,7 @@ fn view(web: &WebState, reader: &Reader, detail: TransferDetail, ahead: Option<u
             | TransferState::Recalled
     );
     let birth_date = study.birth_date.reveal().as_deref();
-    TransferLive {
+    TransferPage {
         id: transfer.id,
         patient: words::patient_name(study.patient_name.reveal().as_deref()),
         number: words::patient_number(study.patient_id.reveal().as_deref()),
