@@ -162,3 +162,8 @@ fn unknown_partner(config: &Config, name: &str) -> Failure {
         None => failure.hint(format_args!("there are: {}", names().collect::<Vec<_>>().join(", "))),
     }
 }
+
+/// How this program was called, for command lines to copy: under `cargo run` it is not on the path.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "gantry".to_owned())
+}

@@ -97,10 +97,8 @@ impl Output {
 
     /// A progress bar of so many steps; hidden where nobody watches.
     pub(crate) fn bar(self, length: u64, label: &str) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(Some(length), self.progress_target());
-        let style = ProgressStyle::with_template("{prefix} {bar:36} {pos:>5} of {len}  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"));
-        bar.set_prefix(label.to_owned());
+        let bar = unseen_bar(length, label);
+        bar.set_draw_target(self.progress_target());
         bar
     }
 
@@ -118,6 +116,15 @@ impl Output {
         let width = io::stdout().is_terminal().then(|| Table::new().width()).flatten();
         self.line(table(header, rows, width))
     }
+}
+
+/// A progress bar that is not shown yet, so that whoever shows several can place it.
+pub(crate) fn unseen_bar(length: u64, label: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+    let style = ProgressStyle::with_template("{prefix} {bar:36} {pos:>5} of {len}  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"));
+    bar.set_prefix(label.to_owned());
+    bar
 }
 
 /// How a text is emphasised; the numbers are those of ECMA-48.

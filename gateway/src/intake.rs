@@ -66,7 +66,9 @@ mod tests {
                 spool: self.spool.clone(),
                 index: self.index.clone(),
                 objects: Arc::new(FileObjects::open(&self.folder.path().join("objects")).unwrap()),
-                routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])]).routes.into(),
+                routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])])
+                    .routes
+                    .into(),
                 handoff,
                 wake: self.rung.clone(),
             }
@@ -82,7 +84,11 @@ mod tests {
         }
     }
 
-    async fn send(receiver: &Receiver, data_set: &[u8], step: usize) -> Result<Box<gantry_store::facts::Facts>, IntakeError> {
+    async fn send(
+        receiver: &Receiver,
+        data_set: &[u8],
+        step: usize,
+    ) -> Result<Box<gantry_store::facts::Facts>, IntakeError> {
         let announced = Announced {
             origin: facts(1).origin,
             transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
@@ -113,7 +119,10 @@ mod tests {
         let totals = bench.index.totals().await.unwrap();
         assert_eq!((totals.instances, totals.unstored), (3, 0));
         let transfers = bench.index.transfers(&TransferFilter::default()).await.unwrap();
-        assert_eq!(transfers.iter().map(|transfer| transfer.counts.queued).collect::<Vec<_>>(), [3, 3]);
+        assert_eq!(
+            transfers.iter().map(|transfer| transfer.counts.queued).collect::<Vec<_>>(),
+            [3, 3]
+        );
         assert_eq!(bench.rung.0.lock().unwrap().len(), 2);
     }
 
@@ -132,7 +141,11 @@ mod tests {
         assert_eq!(left, 1, "only the lock");
         let mut read = Vec::new();
         let entry = bench.spool.read(taken.object).unwrap();
-        entry.copy_to(|plain| Ok::<_, SealedError>(read.extend_from_slice(plain))).unwrap();
+        let gather = |plain: &[u8]| {
+            read.extend_from_slice(plain);
+            Ok::<_, SealedError>(())
+        };
+        entry.copy_to(gather).unwrap();
         assert!(read == *whole);
     }
 
@@ -156,7 +169,11 @@ mod tests {
             tokio::task::yield_now().await;
         }
 
-        assert_eq!(std::fs::read_dir(bench.folder.path().join("spool")).unwrap().count(), 1, "only the lock");
+        assert_eq!(
+            std::fs::read_dir(bench.folder.path().join("spool")).unwrap().count(),
+            1,
+            "only the lock"
+        );
     }
 
     #[tokio::test]
@@ -173,7 +190,8 @@ mod tests {
 
         assert!(bench.spool.entries().unwrap().is_empty());
         assert_eq!(bench.index.totals().await.unwrap().instances, 1);
-        let ordered: u64 = bench.index.conservation().await.unwrap().iter().map(|partner| partner.ordered).sum();
+        let ordered: u64 =
+            bench.index.conservation().await.unwrap().iter().map(|partner| partner.ordered).sum();
         assert_eq!(ordered, 2);
     }
 

@@ -24,7 +24,7 @@ pub struct Outgoing {
 }
 
 enum Content {
-    Sealed(SealedReader<Box<dyn ReadAt>>),
+    Sealed(Box<SealedReader<Box<dyn ReadAt>>>),
     Converted(Bytes),
 }
 
@@ -39,19 +39,14 @@ impl std::fmt::Debug for Content {
 
 /// Makes of a received instance what its route lets out.
 pub fn protect(received: SealedReader<Box<dyn ReadAt>>, protect: Protect) -> Outgoing {
-    match protect {
-        Protect::AsReceived => {
-            let facts = received.facts();
-            Outgoing {
-                sop_class: facts.sop_class.clone(),
-                sop_instance: facts.sop_instance.clone(),
-                transfer_syntax: facts.transfer_syntax.clone(),
-                digest: facts.digest,
-                length: facts.length,
-                content: Content::Sealed(received),
-            }
-        }
-    }
+    let facts = received.facts();
+    let (transfer_syntax, digest, length) =
+        (facts.transfer_syntax.clone(), facts.digest, facts.length);
+    let (sop_class, sop_instance) = (facts.sop_class.clone(), facts.sop_instance.clone());
+    let content = match protect {
+        Protect::AsReceived => Content::Sealed(Box::new(received)),
+    };
+    Outgoing { sop_class, sop_instance, transfer_syntax, digest, length, content }
 }
 
 impl Outgoing {
@@ -82,7 +77,10 @@ impl Outgoing {
 
     /// Hands on its bytes, in order, each piece with whether it is the last. Blocks. Every piece was authenticated, so a
     /// damaged object ends in an error before its last piece and is never sent whole.
-    pub fn pieces<E: From<SealedError>>(&self, mut take: impl FnMut(Bytes, bool) -> Result<(), E>) -> Result<(), E> {
+    pub fn pieces<E: From<SealedError>>(
+        &self,
+        mut take: impl FnMut(Bytes, bool) -> Result<(), E>,
+    ) -> Result<(), E> {
         match &self.content {
             Content::Converted(bytes) => take(bytes.clone(), true),
             Content::Sealed(reader) => {
@@ -104,7 +102,10 @@ impl Outgoing {
         convert: impl FnOnce(&[u8], &TransferSyntax) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let mut whole = Vec::with_capacity(usize::try_from(self.length).unwrap_or_default());
-        self.pieces(|piece, _| Ok::<_, E>(whole.extend_from_slice(&piece)))?;
+        self.pieces(|piece, _| {
+            whole.extend_from_slice(&piece);
+            Ok::<_, E>(())
+        })?;
         let converted = convert(&whole, &self.transfer_syntax)?;
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, &converted).as_ref());

@@ -77,7 +77,9 @@ pub async fn reindex(
     Ok(result)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ReindexError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ReindexError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ReindexError::Interrupted)
 }
 
@@ -102,7 +104,10 @@ async fn record(
                         .map(|reader| reader.facts().clone())
                         .map_err(|error| chain(&error).to_string())
                 } else {
-                    spool.read(object).map(|reader| reader.facts().clone()).map_err(|error| chain(&error).to_string())
+                    spool
+                        .read(object)
+                        .map(|reader| reader.facts().clone())
+                        .map_err(|error| chain(&error).to_string())
                 };
                 (object, facts)
             })
@@ -114,7 +119,8 @@ async fn record(
     for (object, facts) in read {
         match facts {
             Ok(facts) => {
-                let routed = if order_deliveries { route::destinations(routes, &facts) } else { Vec::new() };
+                let routed =
+                    if order_deliveries { route::destinations(routes, &facts) } else { Vec::new() };
                 arrivals.push(Arrival { facts, routed });
             }
             Err(reason) => result.unreadable.push((object.to_string(), reason)),

@@ -16,8 +16,8 @@ use gantry_store::object::{FileObjects, ObjectError, ObjectStore};
 use gantry_store::sealed::{Keyring, KeyringError};
 use gantry_store::spool::{Durability, Spool, SpoolError};
 use jiff::Timestamp;
-use thiserror::Error;
 use rustls::ServerConfig;
+use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,7 @@ pub enum StartError {
     },
     /// The web listener's TLS identity cannot be used.
     #[error("cannot use TLS for the pages")]
-    WebTls(#[source] TlsError),
+    WebTls(#[source] Box<TlsError>),
 }
 
 /// A running node.
@@ -154,7 +154,8 @@ impl Node {
             tracing::info!(interrupted, "deliveries that were being sent are queued again");
         }
 
-        let (receiving, draining, serving) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
+        let (receiving, draining, serving) =
+            <(CancellationToken, CancellationToken, CancellationToken)>::default();
         let metrics = Arc::new(Metrics::default());
         let bell = Arc::new(Bell::new(config.partners.iter().map(|partner| partner.name.as_str())));
         let wake: Arc<dyn Wake> = bell.clone();
@@ -163,15 +164,24 @@ impl Node {
             Acknowledge::Durable => Durability::Durable,
             Acknowledge::Received => Durability::Received,
         };
-        let intake = Intake::new(spool.clone(), durability, config.intake.max_instance_size, handoff.clone());
+        let intake = Intake::new(
+            spool.clone(),
+            durability,
+            config.intake.max_instance_size,
+            handoff.clone(),
+        );
 
         // All listeners are bound before anything runs: a port that is taken is an error of the start.
         let mut bound = Vec::new();
         for listener in &config.listeners {
             bound.push(Bound::bind(&config, listener).await?);
         }
-        let listeners =
-            config.listeners.iter().zip(&bound).map(|(listener, bound)| (listener.name.clone(), bound.address)).collect();
+        let listeners = config
+            .listeners
+            .iter()
+            .zip(&bound)
+            .map(|(listener, bound)| (listener.name.clone(), bound.address))
+            .collect();
 
         let state = WebState {
             config: config.clone(),
@@ -190,7 +200,12 @@ impl Node {
         let pages = TaskTracker::new();
         serve_admin(&config, &state, &pages)?;
         if let Some((listener, tls)) = pages_on {
-            pages.spawn(web::serve(listener, tls, web::public_router(state.clone()), serving.clone()));
+            pages.spawn(web::serve(
+                listener,
+                tls,
+                web::public_router(state.clone()),
+                serving.clone(),
+            ));
         }
         let web = config.web.as_ref().and_then(|web| web.url.clone());
 
@@ -218,7 +233,8 @@ impl Node {
             }
         }
 
-        let drain = Drain { spool, index, objects, routes: config.routes.clone().into(), handoff, wake };
+        let drain =
+            Drain { spool, index, objects, routes: config.routes.clone().into(), handoff, wake };
         recording.spawn(drain.run(arrivals, draining.clone()));
 
         let associations = TaskTracker::new();
@@ -229,7 +245,18 @@ impl Node {
         for tracker in [&associations, &sending, &recording, &pages] {
             tracker.close();
         }
-        Ok(Self { listeners, web, state, receiving, draining, serving, associations, sending, recording, pages })
+        Ok(Self {
+            listeners,
+            web,
+            state,
+            receiving,
+            draining,
+            serving,
+            associations,
+            sending,
+            recording,
+            pages,
+        })
     }
 
     /// The node's rows.
@@ -264,7 +291,9 @@ impl Node {
 }
 
 /// Binds the web listener, and writes what it is called into the configuration: the port may be the kernel's choice.
-async fn bind_web(config: &mut Config) -> Result<Option<(TcpListener, Option<Arc<ServerConfig>>)>, StartError> {
+async fn bind_web(
+    config: &mut Config,
+) -> Result<Option<(TcpListener, Option<Arc<ServerConfig>>)>, StartError> {
     let Some(settings) = &mut config.web else { return Ok(None) };
     let address = settings.address;
     let bind = |source| StartError::Web { address, source };
@@ -272,9 +301,17 @@ async fn bind_web(config: &mut Config) -> Result<Option<(TcpListener, Option<Arc
     settings.address = listener.local_addr().map_err(bind)?;
     let (scheme, tls) = match &settings.tls {
         WebTls::Off => ("http", None),
-        WebTls::ServerOnly(identity) => ("https", Some(tls::https_config(identity).map_err(StartError::WebTls)?)),
+        WebTls::ServerOnly(identity) => (
+            "https",
+            Some(tls::https_config(identity).map_err(|error| StartError::WebTls(Box::new(error)))?),
+        ),
     };
-    settings.url.get_or_insert_with(|| format!("{scheme}://{}", settings.address));
+    // Every address is no address to go to; whoever reads the link here is on this machine.
+    let host = match settings.address.ip() {
+        ip if ip.is_unspecified() => format!("localhost:{}", settings.address.port()),
+        _ => settings.address.to_string(),
+    };
+    settings.url.get_or_insert_with(|| format!("{scheme}://{host}"));
     Ok(Some((listener, tls)))
 }
 
@@ -288,7 +325,8 @@ fn serve_admin(config: &Config, state: &WebState, tasks: &TaskTracker) -> Result
         _ => {}
     }
     let listener = UnixListener::bind(&socket).map_err(failed)?;
-    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
+    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(failed)?;
     tasks.spawn(web::serve_admin(listener, web::admin_router(state.clone()), state.stop.clone()));
     Ok(())
 }

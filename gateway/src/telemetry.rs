@@ -27,7 +27,10 @@ pub fn start(log: crate::config::Log) {
     // sqlx reports every slow statement with its text, the runtime its inner life: neither is an operator's business.
     let default = format!("{},sqlx=warn,hyper=warn,rustls=warn", log.level.as_str().to_lowercase());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     // A second start in one process (tests) keeps the first.
     let _ = match log.format {
         crate::config::LogFormat::Json => builder.json().flatten_event(true).try_init(),

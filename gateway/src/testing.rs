@@ -8,7 +8,8 @@ use gantry_store::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
 use jiff::Timestamp;
 
 use crate::config::{
-    Condition, Config, Fact, Fingerprint, HostPort, Node, Partner, PartnerTls, Pattern, Permission, Protect, Route,
+    Condition, Config, Fact, Fingerprint, HostPort, Node, Partner, PartnerTls, Pattern, Permission,
+    Protect, Route,
 };
 
 /// A node with these partners (name, AE title, pins), and one route that sends everything to all of them.
@@ -27,7 +28,11 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
     };
     Config {
         file: "gantry.toml".into(),
-        node: Node { ae_title: "GANTRY".parse().unwrap(), organisation: "RXX".into(), data_dir: "data".into() },
+        node: Node {
+            ae_title: "GANTRY".parse().unwrap(),
+            organisation: "RXX".into(),
+            data_dir: "data".into(),
+        },
         listeners: Vec::new(),
         tls: None,
         web: None,

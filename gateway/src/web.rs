@@ -112,7 +112,11 @@ struct Shared {
 
 impl Shared {
     fn new(web: WebState) -> App {
-        Arc::new(Self { web, health: health::Remembered::default(), batches: admin::Batches::default() })
+        Arc::new(Self {
+            web,
+            health: health::Remembered::default(),
+            batches: admin::Batches::default(),
+        })
     }
 }
 

@@ -371,7 +371,11 @@ mod tests {
         assert_eq!((swept.entries, swept.removed), (vec![object], 1));
         let mut read = Vec::new();
         let entry = second.read(object).unwrap();
-        entry.copy_to(|plain| Ok::<_, SealedError>(read.extend_from_slice(plain))).unwrap();
+        let gather = |plain: &[u8]| {
+            read.extend_from_slice(plain);
+            Ok::<_, SealedError>(())
+        };
+        entry.copy_to(gather).unwrap();
         assert!(read == data_set);
         second.remove(object).unwrap();
         second.remove(object).unwrap();
@@ -383,7 +387,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         let mut incoming = spool.begin(Vec::new()).unwrap();
-        incoming.write(&[1; 600_000]).unwrap();
+        incoming.write(&vec![1; 600_000]).unwrap();
 
         drop(incoming);
 
@@ -421,7 +425,11 @@ mod tests {
 
         std::thread::scope(|threads| {
             for _ in 0..8 {
-                threads.spawn(|| (0..20).for_each(|_| drop(write(&spool, &[3; 5000]))));
+                threads.spawn(|| {
+                    for _ in 0..20 {
+                        write(&spool, &[3; 5000]);
+                    }
+                });
             }
         });
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use gantry_gateway::association::requestor::Storing;
 use gantry_gateway::association::status::Status;
 use gantry_gateway::association::wire::Stream;
+use gantry_tests::network::{free_port, is_listening};
 use gantry_tests::{
     Certificates, Dcmtk, Gateway, Orthanc, Sender, Setup, eventually, eventually_within,
 };
@@ -114,6 +115,7 @@ const OURS_RECEIVED: &str = "gantry, acknowledge = received";
 const BARE: &str = "bare loop: write, fdatasync, rename, sync folder";
 const ORTHANC: &str = "Orthanc";
 const STORESCP: &str = "storescp";
+const STOCK_STORESCP: &str = "storescp, Nagle on too";
 
 fn targets() -> Vec<Target> {
     let at_least =
@@ -126,7 +128,7 @@ fn targets() -> Vec<Target> {
         at_least(RECEIVE_SMALL, OURS, 4.0, ORTHANC),
         at_least(RECEIVED_CT, OURS_RECEIVED, 1.0, STORESCP),
         at_least(RECEIVED_SMALL, OURS_RECEIVED, 1.5, STORESCP),
-        at_least(NAGLE, OURS, 10.0, STORESCP),
+        at_least(NAGLE, OURS, 10.0, STOCK_STORESCP),
         at_most(FORWARD, FIRST_AFTER_ACK, 50.0),
         at_most(FORWARD, LAST_BEHIND, 0.0),
         at_least(FORWARD, ORTHANC_WHOLE, 3.0, WHOLE),
@@ -257,8 +259,14 @@ async fn nagle(board: &mut Board, round: u64) {
     let folder = tempfile::tempdir().unwrap();
     study.write_to(folder.path()).unwrap();
     let node = Setup::new().source("pacs", "PACS").start().await;
-    let receiver = Dcmtk::storescp("GANTRY").start().await;
-    for (contender, to) in [(OURS, node.plaintext()), (STORESCP, receiver.address())] {
+    let port = free_port();
+    let received = tempfile::tempdir().unwrap();
+    let mut receiver = tokio::process::Command::new("storescp");
+    receiver.args(["-aet", "GANTRY", "-od"]).arg(received.path()).arg(port.to_string());
+    let _receiver = receiver.env_remove("TCP_NODELAY").kill_on_drop(true).spawn().unwrap();
+    eventually("the stock storescp to listen", async || is_listening(port).then_some(())).await;
+    let stock = SocketAddr::from(([127, 0, 0, 1], port));
+    for (contender, to) in [(OURS, node.plaintext()), (STOCK_STORESCP, stock)] {
         let begun = Instant::now();
         stock_storescu(to, folder.path()).await;
         board.note(NAGLE, contender, study.len() as f64 / begun.elapsed().as_secs_f64());
@@ -298,7 +306,7 @@ async fn forward(board: &mut Board, instances: &Arc<Vec<Instance>>) {
     sender.release().await;
     node.delivered("partner", instances.len()).await;
     let transfers = node.api("/api/v1/transfers").await;
-    let transfer = &transfers["transfers"][0];
+    let transfer = &transfers[0];
     let at = |name: &str| -> Timestamp {
         transfer[name].as_str().unwrap_or_else(|| panic!("{name} in {transfer}")).parse().unwrap()
     };

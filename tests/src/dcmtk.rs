@@ -23,13 +23,16 @@ use crate::process::Process;
 pub struct Dcmtk;
 
 impl Dcmtk {
-    /// A receiver that keeps every byte as it came, on a port that stays its own over restarts.
+    /// A receiver that keeps every byte as it came, on a port that stays its own over restarts, and serves any number of
+    /// associations.
     pub fn storescp(ae_title: &str) -> Storescp {
         Storescp {
             ae_title: ae_title.to_owned(),
             port: free_port(),
             folder: tempfile::tempdir().expect("a folder for a receiver"),
             arguments: vec!["+B".into(), "+xa".into(), "-pm".into()],
+            fork: true,
+            level: "-v",
             process: None,
         }
     }
@@ -136,6 +139,21 @@ impl Sent {
         String::from_utf8_lossy(&[&self.0.stdout[..], &self.0.stderr[..]].concat()).into_owned()
     }
 
+    /// The names of the files that storescu saw answered 0000H.
+    pub fn acknowledged(&self) -> Vec<String> {
+        let said = self.said();
+        let mut sending = None;
+        let mut acknowledged = Vec::new();
+        for line in said.lines() {
+            if let Some((_, path)) = line.split_once("Sending file: ") {
+                sending = path.rsplit('/').next().map(|name| name.trim().to_owned());
+            } else if line.contains("Received Store Response (Success)") {
+                acknowledged.extend(sending.take());
+            }
+        }
+        acknowledged
+    }
+
     /// Whether everything was accepted.
     pub fn is_success(&self) -> bool {
         self.0.status.success()
@@ -166,6 +184,8 @@ pub struct Storescp {
     process: Option<Process>,
     folder: TempDir,
     arguments: Vec<OsString>,
+    fork: bool,
+    level: &'static str,
 }
 
 impl Storescp {
@@ -177,6 +197,18 @@ impl Storescp {
             identity.certificate.clone().into(),
         ]);
         self.arguments.extend(["+cf".into(), certificates.authority().into()]);
+        self
+    }
+
+    /// One that serves one association at a time, and lets the next wait, as many small receivers do.
+    pub fn one_association_at_a_time(mut self) -> Self {
+        self.fork = false;
+        self
+    }
+
+    /// One whose log tells which instances came in which order.
+    pub fn remembering_the_order(mut self) -> Self {
+        self.level = "-d";
         self
     }
 
@@ -197,7 +229,10 @@ impl Storescp {
         assert!(self.process.is_none(), "{} runs already", self.ae_title);
         std::fs::create_dir_all(self.received_folder()).expect("a folder for what is received");
         let mut command = dcmtk("storescp");
-        command.args(["-v", "-aet", &self.ae_title, "-od"]).arg(self.received_folder());
+        command.args([self.level, "-aet", &self.ae_title, "-od"]).arg(self.received_folder());
+        if self.fork {
+            command.arg("--fork");
+        }
         command.args(&self.arguments).arg(self.port.to_string());
         let log = self.folder.path().join("log");
         let mut process =
@@ -247,14 +282,20 @@ impl Storescp {
             .into_owned()
     }
 
-    /// The SOP Instance UIDs that it received, in order, repeats too.
+    /// The SOP Instance UIDs that it was sent, in order, repeats too; of one that remembers the order.
     pub fn order_of_arrival(&self) -> Vec<String> {
-        // "I: storing DICOM file: <folder>/<modality>.<UID>"
+        // "D: Affected SOP Instance UID     : 1.2.3" in the request, and once more in the response.
         let log = self.log();
-        let names = log
-            .lines()
-            .filter_map(|line| line.split_once("storing DICOM file: ")?.1.rsplit('/').next());
-        names.filter_map(|name| Some(name.split_once('.')?.1.trim().to_owned())).collect()
+        let mut request = false;
+        let mut order = Vec::new();
+        for line in log.lines() {
+            if let Some((_, kind)) = line.split_once("Message Type") {
+                request = kind.contains("C-STORE RQ");
+            } else if request && let Some((_, uid)) = line.split_once("Affected SOP Instance UID") {
+                order.push(uid.trim_start_matches([' ', ':']).trim_end().to_owned());
+            }
+        }
+        order
     }
 
     /// How many files it has, whole or not.

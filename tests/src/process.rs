@@ -1,10 +1,10 @@
-//! A child process with its log, killed when it is dropped.
+//! A child process with its log, killed with its own children when it is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// How much of a log is shown when a test fails.
@@ -49,17 +49,18 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal; to a process that has ended, nothing.
+    /// Sends a signal, to its children too; to a process that has ended, nothing.
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
-            let _ = kill_process(pid, signal);
+            let _ = kill_process_group(pid, signal);
         }
     }
 
     /// Kills it, as a power cut would as far as the process is concerned, and waits until it is gone.
     pub async fn kill(&mut self) {
-        self.child.kill().await.expect("a child can be killed");
+        self.signal(Signal::KILL);
+        self.child.wait().await.expect("a child can be waited for");
     }
 
     /// Waits until it ends.
@@ -85,7 +86,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let running = matches!(self.child.try_wait(), Ok(None));
         if running {
-            let _ = self.child.start_kill();
+            self.signal(Signal::KILL);
             // Its folder goes next, so it must be gone; a killed process is within milliseconds.
             let begun = Instant::now();
             while matches!(self.child.try_wait(), Ok(None))

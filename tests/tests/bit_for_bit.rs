@@ -141,7 +141,14 @@ async fn the_index_and_the_files_know_the_digest_of_what_was_sent() {
 }
 
 /// Files of pydicom that the gateway does not take, and why it is right.
-const REFUSED: &[(&str, &str)] = &[];
+const REFUSED: &[(&str, &str)] = &[
+    ("test_files/MR_truncated.dcm", "ends inside Pixel Data"),
+    ("test_files/rtplan_truncated.dcm", "ends inside a sequence"),
+    (
+        "test_files/SC_rgb_jpeg.dcm",
+        "is in implicit VR, and says that it is in a JPEG syntax, which has explicit VR",
+    ),
+];
 
 #[tokio::test]
 async fn what_other_peoples_software_wrote_arrives_as_it_was_sent() {

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep};
 
 use self::trusts::{EMERGENCY, SCANNER, Trust, Trusts};
 use crate::exit::{Exit, Failure};
-use crate::output::{Output, Paint};
+use crate::output::{Output, Paint, unseen_bar};
 use crate::signals::Signals;
 use crate::words;
 
@@ -217,9 +217,9 @@ struct Shown {
 
 async fn show(arguments: &Arguments, folder: &Path, output: Output) -> Result<Shown, Failure> {
     // Pages on ports that people remember; a check that runs beside others takes what the kernel gives.
-    let web = if arguments.once { [0, 0] } else { [8080, 8081] };
-    let trusts = Trusts::start(folder, web).await?;
     let text = !output.is_json();
+    let web = if text && !arguments.once { [8080, 8081] } else { [0, 0] };
+    let trusts = Trusts::start(folder, web).await?;
     if text {
         introduce(&trusts, output)?;
     }
@@ -272,15 +272,19 @@ fn introduce(trusts: &Trusts, output: Output) -> Result<(), Failure> {
     for trust in [&trusts.district, &trusts.centre] {
         let Trust { name, node, .. } = trust;
         let tls = node.listeners.iter().find(|(name, _)| !name.ends_with(":0"));
-        let tls = tls.map(|(_, address)| format!("mutual TLS on {address}")).unwrap_or_default();
-        let plain =
-            trust.plain_listener().map(|address| format!(", its scanner {SCANNER} on {address}"));
+        let tls = tls.map(|(_, address)| format!("DICOM over mutual TLS on {address}"));
         output.line(format_args!(
-            "  {:<28} {:<10} {tls}{}",
+            "  {:<28} {:<10} {}",
             name.display,
             name.ae_title,
-            plain.unwrap_or_default()
+            tls.unwrap_or_default()
         ))?;
+        if let Some(plain) = trust.plain_listener() {
+            output.line(format_args!(
+                "  {:<28} {:<10} for its scanner, {SCANNER}, on {plain}",
+                "", ""
+            ))?;
+        }
     }
     output.line("")
 }
@@ -329,7 +333,7 @@ async fn transfer(
     output: Output,
 ) -> Result<TransferSummary, Failure> {
     let bars = MultiProgress::with_draw_target(output.progress_target());
-    let bar = |label: &str| bars.add(output.bar(instances.len() as u64, label));
+    let bar = |label: &str| bars.add(unseen_bar(instances.len() as u64, label));
     let received = bar("  received at Northmoor      ");
     let arrived = bar("  at the Royal Infirmary     ");
     let sending = scanner::send(to, instances, || {
@@ -519,7 +523,11 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
         for (node, command) in
             [(district, "transfer list"), (district, "status"), (centre, "study list")]
         {
-            output.line(format_args!("  gantry --config {} {command}", node.config.display()))?;
+            output.line(format_args!(
+                "  {} --config {} {command}",
+                super::program(),
+                node.config.display()
+            ))?;
         }
     }
     output.line("")?;

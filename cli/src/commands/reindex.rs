@@ -3,7 +3,6 @@
 use clap::Args;
 use gantry_gateway::reindex;
 use gantry_gateway::run::{StartError, Store};
-use gantry_store::spool::SpoolError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Global, serve};
@@ -33,9 +32,8 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     let store = Store::open(&config).await.map_err(|error| match &error {
-        StartError::Spool(SpoolError::Io { operation, .. }) if operation.contains("lock") => {
-            Failure::new(Exit::Failed, "the node is running")
-                .hint("stop it first; what is being sent to it meanwhile waits at the senders")
+        StartError::Spool(error) if serve::is_locked(error) => {
+            Failure::new(Exit::Failed, "the node is running").hint("stop it first")
         }
         _ => serve::cannot_start(&error),
     })?;

@@ -4,7 +4,7 @@
 //! safe. What the node holds already it recognises, and an instance that lies in several files is sent once, so the same
 //! command may be run again after an interruption.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use gantry_store::facts::{ObjectId, Priority, Purpose};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
+use tokio::time::{Instant, sleep};
 
 use super::Global;
 use super::transfer::{self, watch};
@@ -25,6 +26,10 @@ use crate::output::Output;
 use crate::signals::Signals;
 use crate::views::{Shorten as _, Transfer};
 use crate::words;
+
+/// How long the node may take to make rows of what it took in, and how often it is asked.
+const ROWS: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Send files to a partner
 ///
@@ -90,6 +95,8 @@ struct Report {
     dicomdir: u64,
     repeated: u64,
     refused: Vec<RefusedFile>,
+    /// Images that the node took and does not send.
+    held_back: u64,
     transfers: Vec<Transfer>,
 }
 
@@ -103,6 +110,12 @@ struct RefusedFile {
 #[derive(Debug, Deserialize)]
 struct Taken {
     study_instance_uid: String,
+    sop_instance_uid: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct DeliveryRow {
+    sop_instance_uid: String,
 }
 
 pub(crate) async fn run(
@@ -151,8 +164,9 @@ pub(crate) async fn run(
     let uploaded = uploaded?;
     node.delete(&format!("/api/v1/batches/{batch}")).await?;
 
-    let mut transfers = made(&uploaded.studies, &arguments.to, &mut node).await?;
-    let mut exit = if uploaded.refused.is_empty() { Exit::Done } else { Exit::Partly };
+    let (mut transfers, held_back) = made(&uploaded.studies, &arguments.to, &mut node).await?;
+    let mut exit =
+        if uploaded.refused.is_empty() && held_back == 0 { Exit::Done } else { Exit::Partly };
     if arguments.wait {
         let ids: Vec<_> = transfers.iter().map(|transfer| transfer.id).collect();
         let ends = tokio::select! {
@@ -169,6 +183,12 @@ pub(crate) async fn run(
     for RefusedFile { path, reason } in &uploaded.refused {
         output.say(format_args!("not taken: {}: {reason}", path.display()));
     }
+    if held_back > 0 {
+        let images = words::count(held_back, "image is", "images are");
+        output.say(format_args!(
+            "{images} safe at the node and not on the way: `gantry status` says whether they are in quarantine"
+        ));
+    }
     if output.is_json() {
         output.json(&Report {
             sent_to_node: uploaded.count,
@@ -177,6 +197,7 @@ pub(crate) async fn run(
             dicomdir: found.dicomdirs,
             repeated: found.repeated,
             refused: uploaded.refused,
+            held_back,
             transfers,
         })?;
     } else {
@@ -205,7 +226,8 @@ fn worse(one: Exit, other: Exit) -> Exit {
 struct Uploaded {
     count: u64,
     bytes: u64,
-    studies: BTreeSet<String>,
+    /// The SOP Instance UIDs of each study.
+    studies: BTreeMap<String, HashSet<String>>,
     refused: Vec<RefusedFile>,
 }
 
@@ -239,7 +261,11 @@ async fn upload(
             Ok(taken) => {
                 uploaded.count += 1;
                 uploaded.bytes += length;
-                uploaded.studies.insert(taken.study_instance_uid);
+                uploaded
+                    .studies
+                    .entry(taken.study_instance_uid)
+                    .or_default()
+                    .insert(taken.sop_instance_uid);
             }
             // This file is at fault; another may be well.
             Err(Failure { exit: Exit::Refused, message: Some(reason), .. }) => {
@@ -259,34 +285,43 @@ async fn upload(
     Ok(uploaded)
 }
 
-/// The transfers that came of these studies. They appear once the node has made rows of what it took in.
+/// The transfers that carry these images. They are there once the node has made rows of what it took in, which it may not
+/// do at all: what contradicts an image of another sender is held back.
 async fn made(
-    studies: &BTreeSet<String>,
+    studies: &BTreeMap<String, HashSet<String>>,
     partner: &str,
     node: &mut Client,
-) -> Result<Vec<Transfer>, Failure> {
-    const LOOKS: u32 = 50;
+) -> Result<(Vec<Transfer>, u64), Failure> {
+    let deadline = Instant::now() + ROWS;
     let mut transfers = Vec::new();
-    for study in studies {
+    let mut held_back = 0;
+    for (study, sent) in studies {
         let path = format!(
             "/api/v1/transfers?study={}&partner={}&limit=1",
             escaped(study),
             escaped(partner)
         );
-        for _ in 0..LOOKS {
+        loop {
             let mut found: Vec<Transfer> = node.get(&path).await?;
-            if let Some(transfer) = found.pop() {
-                transfers.push(transfer);
+            let missing = match found.first() {
+                Some(transfer) => {
+                    let path = format!("/api/v1/transfers/{}/deliveries", transfer.id);
+                    let rows: Vec<DeliveryRow> = node.get(&path).await?;
+                    let there: HashSet<_> =
+                        rows.into_iter().map(|row| row.sop_instance_uid).collect();
+                    sent.difference(&there).count() as u64
+                }
+                None => sent.len() as u64,
+            };
+            if missing == 0 || Instant::now() > deadline {
+                transfers.extend(found.pop());
+                held_back += missing;
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            sleep(LOOK).await;
         }
     }
-    if transfers.len() < studies.len() {
-        return Err(Failure::new(Exit::Temporary, "the files are safe at the node, and it has not begun to send them")
-            .hint("`gantry transfer list` shows them when it has; `gantry status` says whether something is wrong"));
-    }
-    Ok(transfers)
+    Ok((transfers, held_back))
 }
 
 fn left_out(found: &Found) -> String {

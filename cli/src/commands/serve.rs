@@ -8,6 +8,7 @@ use gantry_gateway::association::listener::ListenerError;
 use gantry_gateway::run::{Node, StartError};
 use gantry_gateway::telemetry;
 use gantry_store::sealed::KeyringError;
+use gantry_store::spool::SpoolError;
 use serde::Serialize;
 
 use super::Global;
@@ -118,6 +119,13 @@ pub(crate) fn cannot_start(error: &StartError) -> Failure {
                 .hint(format_args!("give this user {}, or start as the user that owns it", path.display())),
             _ => failure(Exit::Failed),
         },
+        StartError::Spool(error) if is_locked(error) => failure(Exit::Failed)
+            .hint("another node uses this data directory; `gantry status` says whether it is this one"),
         StartError::Spool(_) | StartError::Objects(_) | StartError::Index(_) => failure(Exit::Failed),
     }
+}
+
+/// Whether another process holds the spool.
+pub(crate) fn is_locked(error: &SpoolError) -> bool {
+    matches!(error, SpoolError::Io { operation, .. } if operation.contains("take the lock"))
 }

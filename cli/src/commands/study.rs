@@ -257,7 +257,12 @@ fn is_plain(text: &str) -> bool {
 async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::of_file("write", path, &error);
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.map_err(failed)?;
+    let mut file = opened.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            failed(error).hint("name a folder that is not there yet")
+        }
+        _ => failed(error),
+    })?;
     let written = async {
         let mut stream =
             node.stream(&format!("/api/v1/objects/{}/part10", instance.object)).await?;

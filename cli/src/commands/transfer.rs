@@ -59,7 +59,7 @@ struct List {
     #[arg(long, value_name = "NAME")]
     partner: Option<String>,
     /// In this state, such as sending, delayed or needs-action
-    #[arg(long)]
+    #[arg(long, value_parser = known_state)]
     state: Option<TransferState>,
     /// Of this priority: emergency, urgent or routine
     #[arg(long)]
@@ -316,6 +316,13 @@ async fn find(name: &str, node: &mut Client) -> Result<TransferId, Failure> {
         )
         .hint("give more of the id: --json shows the whole")),
     }
+}
+
+fn known_state(text: &str) -> Result<TransferState, String> {
+    text.parse().map_err(|_| {
+        let states: Vec<_> = TransferState::ALL.iter().map(|state| state.as_str()).collect();
+        format!("must be one of: {}", states.join(", "))
+    })
 }
 
 /// A time, or how long ago.

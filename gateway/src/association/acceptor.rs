@@ -4,14 +4,11 @@
 //! complete within it, so a half-open one is gone soon, and what it had begun goes with it. When the node stops, the
 //! instance in hand is finished and answered, and the association aborted.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use dicom_ul::pdu::{AssociationAC, AssociationRQ, Pdu};
-use gantry_store::dicom::StudyInstanceUid;
-use gantry_store::facts::Facts;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{self, Rejection, Sender};
@@ -65,7 +62,6 @@ pub struct Session {
     /// Who asked for it.
     pub sender: Sender,
     receiver: Option<Arc<Receiver>>,
-    studies: BTreeSet<StudyInstanceUid>,
     instances: u64,
 }
 
@@ -75,12 +71,9 @@ impl Session {
         self.receiver.get_or_insert_with(|| Arc::new(self.node.intake.receiver())).clone()
     }
 
-    /// Notes that an instance was taken in.
-    pub(super) fn received(&mut self, facts: &Facts) {
+    /// Counts an instance that was taken in.
+    pub(super) fn received(&mut self) {
         self.instances += 1;
-        if self.studies.insert(facts.study.clone()) {
-            self.node.intake.handoff().open_studies().enter(&facts.study);
-        }
     }
 }
 
@@ -98,14 +91,14 @@ pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
                 listener: arrival.listener,
                 sender,
                 receiver: None,
-                studies: BTreeSet::new(),
                 instances: 0,
             };
             wire.set_patience(limits.idle_timeout);
             let outcome = converse(&mut session, &mut wire, &contexts).await;
             let instances = session.instances;
             let sender = session.sender.name.clone();
-            end(session).await;
+            // What was begun and not ended leaves the spool now, whatever the peer still does.
+            drop(session);
             match outcome {
                 Ok(()) => {
                     tracing::info!(association = number, %peer, sender, instances, "association ended");
@@ -119,26 +112,30 @@ pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
         }
         Ok(Err(rejection)) => {
             tracing::warn!(association = number, %peer, listener = arrival.listener, reason = %rejection, "association rejected");
-            node.metrics.rejected.get_or_create(&crate::telemetry::metrics::ByListener { listener: arrival.listener }).inc();
+            node.metrics
+                .rejected
+                .get_or_create(&crate::telemetry::metrics::ByListener {
+                    listener: arrival.listener,
+                })
+                .inc();
             if wire.send(&Pdu::AssociationRJ(rejection.pdu())).await.is_ok() {
                 wire.await_close(limits.release_timeout).await;
             }
         }
-        Err(WireError::Closed) => tracing::debug!(association = number, %peer, "connection closed before it asked for anything"),
+        Err(WireError::Closed) => {
+            tracing::debug!(association = number, %peer, "connection closed before it asked for anything");
+        }
         Err(error) => {
             tracing::warn!(association = number, %peer, listener = arrival.listener, error = %chain(&error), "no association");
-            node.metrics.rejected.get_or_create(&crate::telemetry::metrics::ByListener { listener: arrival.listener }).inc();
+            node.metrics
+                .rejected
+                .get_or_create(&crate::telemetry::metrics::ByListener {
+                    listener: arrival.listener,
+                })
+                .inc();
             give_up(wire, &error).await;
         }
     }
-}
-
-/// Tells whoever waits for these studies that this association brings no more of them.
-async fn end(session: Session) {
-    let Session { node, receiver, studies, .. } = session;
-    // Dropped first: what was begun and not ended leaves the spool.
-    drop(receiver);
-    node.intake.handoff().ended(studies.into_iter().collect()).await;
 }
 
 async fn give_up<S: Stream>(wire: Wire<S>, error: &WireError) {
@@ -183,7 +180,12 @@ fn judge(request: &AssociationRQ, arrival: &Arrival, node: &Shared) -> Result<Se
     if !version_1 || context != super::APPLICATION_CONTEXT {
         return Err(Rejection::ApplicationContext);
     }
-    let sender = admission::admit(&node.config, &request.calling_ae_title, &request.called_ae_title, arrival.certificate)?;
+    let sender = admission::admit(
+        &node.config,
+        &request.calling_ae_title,
+        &request.called_ae_title,
+        arrival.certificate,
+    )?;
     match arrival.over_limit {
         Some(limit) => Err(Rejection::Busy(limit)),
         None => Ok(sender),
@@ -191,7 +193,11 @@ fn judge(request: &AssociationRQ, arrival: &Arrival, node: &Shared) -> Result<Se
 }
 
 /// The conversation after acceptance: whole commands, each served before the next is read.
-async fn converse<S: Stream>(session: &mut Session, wire: &mut Wire<S>, contexts: &Contexts) -> Result<(), WireError> {
+async fn converse<S: Stream>(
+    session: &mut Session,
+    wire: &mut Wire<S>,
+    contexts: &Contexts,
+) -> Result<(), WireError> {
     let stop = session.node.stop.clone();
     loop {
         let (context, command) = tokio::select! {
@@ -202,14 +208,19 @@ async fn converse<S: Stream>(session: &mut Session, wire: &mut Wire<S>, contexts
                 None => return wire.send(&Pdu::ReleaseRP).await,
             },
         };
-        let negotiated = contexts.get(&context).ok_or(WireError::Unexpected("a message on a context that was not accepted"))?;
+        let negotiated = contexts
+            .get(&context)
+            .ok_or(WireError::Unexpected("a message on a context that was not accepted"))?;
         let request = Request::parse(&command).map_err(|error| {
             tracing::warn!(association = session.number, error = %chain(&error), "command refused");
             WireError::Malformed("command set")
         })?;
-        let verification = negotiated.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION;
+        let verification =
+            negotiated.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION;
         match request {
-            Request::Echo(request) if verification => verification::serve(wire, context, &request).await?,
+            Request::Echo(request) if verification => {
+                verification::serve(wire, context, &request).await?;
+            }
             Request::Store(request) if !verification => {
                 storage::serve(session, wire, context, negotiated, request).await?;
             }
@@ -220,19 +231,31 @@ async fn converse<S: Stream>(session: &mut Session, wire: &mut Wire<S>, contexts
             }
             Request::BadStore { message_id, status } => {
                 storage::discard(wire, context).await?;
-                wire.send_command(context, &dimse::store_refusal(message_id, status, status.words())).await?;
+                wire.send_command(
+                    context,
+                    &dimse::store_refusal(message_id, status, status.words()),
+                )
+                .await?;
             }
             Request::Cancel => {}
             Request::Echo(request) => {
                 let status = Status::UNRECOGNISED_OPERATION;
-                wire.send_command(context, &dimse::refusal(0x0030, request.message_id, status, status.words())).await?;
+                wire.send_command(
+                    context,
+                    &dimse::refusal(0x0030, request.message_id, status, status.words()),
+                )
+                .await?;
             }
             Request::Other { command, message_id, has_data_set } => {
                 if has_data_set {
                     storage::discard(wire, context).await?;
                 }
                 let status = Status::UNRECOGNISED_OPERATION;
-                wire.send_command(context, &dimse::refusal(command, message_id, status, status.words())).await?;
+                wire.send_command(
+                    context,
+                    &dimse::refusal(command, message_id, status, status.words()),
+                )
+                .await?;
             }
         }
     }
@@ -262,4 +285,3 @@ async fn next_command<S: Stream>(wire: &mut Wire<S>) -> Result<Option<(u8, Bytes
         }
     }
 }
-

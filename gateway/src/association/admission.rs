@@ -5,7 +5,9 @@
 //! listener the network it allows and the AE title are all there is, so peers that have pinned certificates may not use
 //! it.
 
-use dicom_ul::pdu::{AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason, AssociationRJSource};
+use dicom_ul::pdu::{
+    AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason, AssociationRJSource,
+};
 use gantry_store::dicom::AeTitle;
 use thiserror::Error;
 
@@ -102,8 +104,14 @@ pub fn admit(
     called: &str,
     certificate: Option<Fingerprint>,
 ) -> Result<Sender, Rejection> {
-    let calling: AeTitle = calling.parse().map_err(|error: gantry_store::dicom::InvalidAeTitle| Rejection::InvalidCalling(error.reason()))?;
-    let called: AeTitle = called.parse().map_err(|error: gantry_store::dicom::InvalidAeTitle| Rejection::InvalidCalled(error.reason()))?;
+    let calling: AeTitle =
+        calling.parse().map_err(|error: gantry_store::dicom::InvalidAeTitle| {
+            Rejection::InvalidCalling(error.reason())
+        })?;
+    let called: AeTitle =
+        called.parse().map_err(|error: gantry_store::dicom::InvalidAeTitle| {
+            Rejection::InvalidCalled(error.reason())
+        })?;
     if !answers_to(config, &called) {
         return Err(Rejection::UnknownCalled(called));
     }
@@ -112,12 +120,26 @@ pub fn admit(
     let mut refusal = Rejection::UnknownCalling(calling.clone());
     let sources = config.sources.iter().filter(|source| source.ae_title == calling);
     for source in sources {
-        let allowed = allow(config, &source.name, source.certificate.as_deref().unwrap_or_default(), certificate);
+        let allowed = allow(
+            config,
+            &source.name,
+            source.certificate.as_deref().unwrap_or_default(),
+            certificate,
+        );
         match allowed {
             Ok(()) if source.called.is_empty() || source.called.contains(&called) => {
-                return Ok(Sender { name: source.name.clone(), partner: false, may_store: true, calling, called });
+                return Ok(Sender {
+                    name: source.name.clone(),
+                    partner: false,
+                    may_store: true,
+                    calling,
+                    called,
+                });
             }
-            Ok(()) => refusal = Rejection::MayNotCall { sender: source.name.clone(), called: called.clone() },
+            Ok(()) => {
+                refusal =
+                    Rejection::MayNotCall { sender: source.name.clone(), called: called.clone() }
+            }
             Err(error) => refusal = error,
         }
     }
@@ -125,7 +147,13 @@ pub fn admit(
         match allow(config, &partner.name, &partner.certificates, certificate) {
             Ok(()) => {
                 let may_store = partner.may(Permission::Send);
-                return Ok(Sender { name: partner.name.clone(), partner: true, may_store, calling, called });
+                return Ok(Sender {
+                    name: partner.name.clone(),
+                    partner: true,
+                    may_store,
+                    calling,
+                    called,
+                });
             }
             Err(error) => refusal = error,
         }
@@ -133,12 +161,19 @@ pub fn admit(
     Err(refusal)
 }
 
-fn allow(config: &Config, name: &str, pins: &[Fingerprint], shown: Option<Fingerprint>) -> Result<(), Rejection> {
+fn allow(
+    config: &Config,
+    name: &str,
+    pins: &[Fingerprint],
+    shown: Option<Fingerprint>,
+) -> Result<(), Rejection> {
     match shown {
         Some(certificate) if pins.contains(&certificate) => Ok(()),
         // Without pins any certificate of the authorities will do, except one that is somebody else's.
         Some(certificate) if pins.is_empty() && !pinned_for_anyone(config, &certificate) => Ok(()),
-        Some(certificate) => Err(Rejection::WrongCertificate { sender: name.to_owned(), certificate }),
+        Some(certificate) => {
+            Err(Rejection::WrongCertificate { sender: name.to_owned(), certificate })
+        }
         None if pins.is_empty() => Ok(()),
         None => Err(Rejection::PlaintextNotForIt(name.to_owned())),
     }
@@ -154,18 +189,16 @@ fn pinned_for_anyone(config: &Config, certificate: &Fingerprint) -> bool {
 fn answers_to(config: &Config, called: &AeTitle) -> bool {
     *called == config.node.ae_title
         || config.sources.iter().any(|source| source.called.contains(called))
-        || config
-            .routes
-            .iter()
-            .flat_map(|route| &route.when)
-            .any(|condition| condition.on == Fact::CalledAeTitle && condition.admits(called.as_str()))
+        || config.routes.iter().flat_map(|route| &route.when).any(|condition| {
+            condition.on == Fact::CalledAeTitle && condition.admits(called.as_str())
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::config_with;
     use crate::config::{Condition, Pattern, Source};
+    use crate::testing::config_with;
 
     const A: Fingerprint = Fingerprint([0xAA; 32]);
     const B: Fingerprint = Fingerprint([0xBB; 32]);
@@ -176,7 +209,13 @@ mod tests {
         let mut config = config_with(&[("a", "A_PACS", &[A]), ("b", "B_PACS", &[B])]);
         config.partners[0].may.insert(Permission::Send);
         config.sources = vec![
-            Source { name: "ct".into(), ae_title: title("CT"), called: vec![], address: None, certificate: None },
+            Source {
+                name: "ct".into(),
+                ae_title: title("CT"),
+                called: vec![],
+                address: None,
+                certificate: None,
+            },
             Source {
                 name: "mr".into(),
                 ae_title: title("MR"),
@@ -211,7 +250,10 @@ mod tests {
         assert_eq!(who("B_PACS", "GANTRY", Some(B)), yes("b", false));
 
         assert_eq!(who("CT", "OTHER", None), no("called AE title OTHER is not one of ours"));
-        assert_eq!(who("NOBODY", "GANTRY", None), no("calling AE title NOBODY is neither a source's nor a partner's"));
+        assert_eq!(
+            who("NOBODY", "GANTRY", None),
+            no("calling AE title NOBODY is neither a source's nor a partner's")
+        );
         assert_eq!(who("MR", "RI_EMERG", Some(STRANGER)), no("mr may not call RI_EMERG"));
         assert!(who("", "GANTRY", None).is_err() && who("CT", "../../X\n", None).is_err());
     }
@@ -219,10 +261,16 @@ mod tests {
     #[test]
     fn a_certificate_is_the_identity_and_the_ae_title_a_claim() {
         let config = config();
-        let refused = |calling: &str, certificate| admit(&config, calling, "GANTRY", certificate).unwrap_err();
+        let refused = |calling: &str, certificate| {
+            admit(&config, calling, "GANTRY", certificate).unwrap_err()
+        };
 
-        assert!(matches!(refused("B_PACS", Some(A)), Rejection::WrongCertificate { sender, .. } if sender == "b"));
-        assert!(matches!(refused("A_PACS", None), Rejection::PlaintextNotForIt(name) if name == "a"));
+        assert!(
+            matches!(refused("B_PACS", Some(A)), Rejection::WrongCertificate { sender, .. } if sender == "b")
+        );
+        assert!(
+            matches!(refused("A_PACS", None), Rejection::PlaintextNotForIt(name) if name == "a")
+        );
         assert!(matches!(refused("A_PACS", Some(STRANGER)), Rejection::WrongCertificate { .. }));
         // A source without pins takes any certificate of the authorities, and not one that is somebody else's.
         assert!(matches!(refused("CT", Some(A)), Rejection::WrongCertificate { .. }));

@@ -63,7 +63,8 @@ impl CommandSet {
         let (mut elements, mut rest) = (BTreeMap::new(), bytes);
         while !rest.is_empty() {
             let malformed = || CommandError::Malformed(bytes.len() - rest.len());
-            let (&[g0, g1, e0, e1, l0, l1, l2, l3], after) = rest.split_first_chunk().ok_or_else(malformed)?;
+            let (&[g0, g1, e0, e1, l0, l1, l2, l3], after) =
+                rest.split_first_chunk().ok_or_else(malformed)?;
             let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
             let (value, after) = after.split_at_checked(length).ok_or_else(malformed)?;
             if (g0, g1) != (0, 0) {
@@ -107,13 +108,19 @@ impl CommandSet {
     }
 
     fn number(&self, element: u16) -> Result<u16, CommandError> {
-        let value = self.0.get(&element).and_then(|value| value.first_chunk()).ok_or(CommandError::Missing(element))?;
+        let value = self
+            .0
+            .get(&element)
+            .and_then(|value| value.first_chunk())
+            .ok_or(CommandError::Missing(element))?;
         Ok(u16::from_le_bytes(*value))
     }
 
     fn uid<U: From<Uid>>(&self, element: u16) -> Result<U, CommandError> {
         let value = self.0.get(&element).ok_or(CommandError::Missing(element))?;
-        Uid::from_value(value).map(U::from).map_err(|error: InvalidUid| CommandError::Uid(element, error.reason()))
+        Uid::from_value(value)
+            .map(U::from)
+            .map_err(|error: InvalidUid| CommandError::Uid(element, error.reason()))
     }
 }
 
@@ -176,16 +183,20 @@ impl Request {
         let has_data_set = set.number(DATA_SET_TYPE)? != NO_DATA_SET;
         Ok(match command {
             C_ECHO_RQ if !has_data_set => Self::Echo(CEchoRq { message_id }),
-            C_STORE_RQ if has_data_set => match (set.uid(AFFECTED_SOP_CLASS), set.uid(AFFECTED_SOP_INSTANCE)) {
-                (Ok(sop_class), Ok(sop_instance)) => Self::Store(CStoreRq {
-                    message_id,
-                    sop_class,
-                    sop_instance,
-                    priority: set.number(PRIORITY).unwrap_or_default(),
-                }),
-                (Err(_), _) => Self::BadStore { message_id, status: Status::MISTYPED_ARGUMENT },
-                (_, Err(_)) => Self::BadStore { message_id, status: Status::INVALID_SOP_INSTANCE },
-            },
+            C_STORE_RQ if has_data_set => {
+                match (set.uid(AFFECTED_SOP_CLASS), set.uid(AFFECTED_SOP_INSTANCE)) {
+                    (Ok(sop_class), Ok(sop_instance)) => Self::Store(CStoreRq {
+                        message_id,
+                        sop_class,
+                        sop_instance,
+                        priority: set.number(PRIORITY).unwrap_or_default(),
+                    }),
+                    (Err(_), _) => Self::BadStore { message_id, status: Status::MISTYPED_ARGUMENT },
+                    (_, Err(_)) => {
+                        Self::BadStore { message_id, status: Status::INVALID_SOP_INSTANCE }
+                    }
+                }
+            }
             _ => Self::Other { command, message_id, has_data_set },
         })
     }
@@ -246,7 +257,13 @@ pub fn store_refusal(message_id: u16, status: Status, comment: &str) -> Vec<u8> 
     refusal(C_STORE_RQ, message_id, status, comment)
 }
 
-fn respond(set: CommandSet, command: u16, message_id: u16, status: Status, comment: &str) -> Vec<u8> {
+fn respond(
+    set: CommandSet,
+    command: u16,
+    message_id: u16,
+    status: Status,
+    comment: &str,
+) -> Vec<u8> {
     let set = set
         .with_number(COMMAND_FIELD, command)
         .with_number(MESSAGE_ID_RESPONDED_TO, message_id)
@@ -255,7 +272,8 @@ fn respond(set: CommandSet, command: u16, message_id: u16, status: Status, comme
     if comment.is_empty() {
         return set.encode();
     }
-    let comment: String = comment.chars().filter(|c| matches!(c, ' '..='[' | ']'..='~')).take(64).collect();
+    let comment: String =
+        comment.chars().filter(|c| matches!(c, ' '..='[' | ']'..='~')).take(64).collect();
     set.with_text(ERROR_COMMENT, &comment, b' ').encode()
 }
 
@@ -273,9 +291,10 @@ impl Response {
     pub fn parse(bytes: &[u8]) -> Result<Self, CommandError> {
         let set = CommandSet::parse(bytes)?;
         match set.number(COMMAND_FIELD)? {
-            C_STORE_RSP | C_ECHO_RSP => {
-                Ok(Self { message_id: set.number(MESSAGE_ID_RESPONDED_TO)?, status: Status(set.number(STATUS)?) })
-            }
+            C_STORE_RSP | C_ECHO_RSP => Ok(Self {
+                message_id: set.number(MESSAGE_ID_RESPONDED_TO)?,
+                status: Status(set.number(STATUS)?),
+            }),
             _ => Err(CommandError::Missing(STATUS)),
         }
     }
@@ -299,9 +318,15 @@ mod tests {
     #[test]
     fn messages_print_and_parse() {
         assert_eq!(Request::parse(&store().encode()).unwrap(), Request::Store(store()));
-        assert_eq!(Request::parse(&CEchoRq { message_id: 1 }.encode()).unwrap(), Request::Echo(CEchoRq { message_id: 1 }));
+        assert_eq!(
+            Request::parse(&CEchoRq { message_id: 1 }.encode()).unwrap(),
+            Request::Echo(CEchoRq { message_id: 1 })
+        );
         let response = Response { message_id: 7, status: Status::OUT_OF_RESOURCES };
-        assert_eq!(Response::parse(&store().response(response.status, "the spool is full")).unwrap(), response);
+        assert_eq!(
+            Response::parse(&store().response(response.status, "the spool is full")).unwrap(),
+            response
+        );
         assert_eq!(
             Response::parse(&CEchoRq { message_id: 9 }.response()).unwrap(),
             Response { message_id: 9, status: Status::SUCCESS }
@@ -325,9 +350,16 @@ mod tests {
 
     #[test]
     fn a_store_that_names_no_proper_instance_is_told_so() {
-        let bad = CommandSet::parse(&store().encode()).unwrap().with_text(AFFECTED_SOP_INSTANCE, "../../etc/passwd", 0);
+        let bad = CommandSet::parse(&store().encode()).unwrap().with_text(
+            AFFECTED_SOP_INSTANCE,
+            "../../etc/passwd",
+            0,
+        );
         let request = Request::parse(&bad.encode()).unwrap();
-        assert_eq!(request, Request::BadStore { message_id: 7, status: Status::INVALID_SOP_INSTANCE });
+        assert_eq!(
+            request,
+            Request::BadStore { message_id: 7, status: Status::INVALID_SOP_INSTANCE }
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum ListenerError {
         /// As configured.
         address: SocketAddr,
         /// Why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// There is no TLS identity.
     #[error("listener {address} needs TLS, and there is no [tls] section")]
@@ -72,7 +72,8 @@ impl Bound {
             ListenerTls::Off => None,
             ListenerTls::Mutual => {
                 let tls = config.tls.as_ref().ok_or(ListenerError::NoIdentity { address })?;
-                let server = tls::server_config(tls).map_err(|source| ListenerError::Tls { address, source })?;
+                let server = tls::server_config(tls)
+                    .map_err(|source| ListenerError::Tls { address, source: Box::new(source) })?;
                 Some(TlsAcceptor::from(server))
             }
         };
@@ -137,7 +138,8 @@ impl Bound {
 
     fn allows(&self, peer: SocketAddr) -> bool {
         let networks = &self.settings.allow;
-        networks.is_empty() || networks.iter().any(|network| network.contains(&peer.ip().to_canonical()))
+        networks.is_empty()
+            || networks.iter().any(|network| network.contains(&peer.ip().to_canonical()))
     }
 }
 
@@ -149,7 +151,12 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, mut arrival: Arrival, node: Arc<Shared>) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    mut arrival: Arrival,
+    node: Arc<Shared>,
+) {
     let (number, peer) = (arrival.number, arrival.peer);
     let stream = match Tcp::new(stream) {
         Ok(stream) => stream,
@@ -172,7 +179,11 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, mut arrival: Ar
             return;
         }
     };
-    arrival.certificate =
-        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|end_entity| tls::fingerprint(end_entity));
+    arrival.certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|end_entity| tls::fingerprint(end_entity));
     acceptor::serve(stream, arrival, node).await;
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use dicom_core::dictionary::{UidDictionary as _, UidType};
 use dicom_dictionary_std::{StandardSopClassDictionary, uids};
 use dicom_ul::pdu::{
-    PresentationContextProposed, PresentationContextResult, PresentationContextResultReason, UserVariableItem,
+    PresentationContextProposed, PresentationContextResult, PresentationContextResultReason,
+    UserVariableItem,
 };
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 
@@ -52,7 +53,9 @@ pub fn is_storage(abstract_syntax: &str) -> bool {
 /// The answer to each proposed context, and the accepted ones.
 ///
 /// Of the proposed encodings the first that can be kept is taken: it is the one that the sender would rather not convert.
-pub fn answer(proposed: &[PresentationContextProposed]) -> (Vec<PresentationContextResult>, Contexts) {
+pub fn answer(
+    proposed: &[PresentationContextProposed],
+) -> (Vec<PresentationContextResult>, Contexts) {
     let mut contexts = Contexts::new();
     let mut results = Vec::with_capacity(proposed.len());
     for context in proposed {
@@ -73,25 +76,33 @@ pub fn answer(proposed: &[PresentationContextProposed]) -> (Vec<PresentationCont
             id: context.id,
             reason,
             // Not significant in a rejection, and still has to be a UID.
-            transfer_syntax: transfer_syntax.unwrap_or_else(|| uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()),
+            transfer_syntax: transfer_syntax
+                .unwrap_or_else(|| uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()),
         });
     }
     (results, contexts)
 }
 
-fn choose(context: &PresentationContextProposed) -> Result<PresentationContext, PresentationContextResultReason> {
+fn choose(
+    context: &PresentationContextProposed,
+) -> Result<PresentationContext, PresentationContextResultReason> {
     let abstract_syntax = context.abstract_syntax.trim_end_matches(['\0', ' ']);
     let verification = abstract_syntax == uids::VERIFICATION;
     if !verification && !is_storage(abstract_syntax) {
         return Err(PresentationContextResultReason::AbstractSyntaxNotSupported);
     }
-    let sop_class =
-        abstract_syntax.parse().map_err(|_| PresentationContextResultReason::AbstractSyntaxNotSupported)?;
+    let sop_class = abstract_syntax
+        .parse()
+        .map_err(|_| PresentationContextResultReason::AbstractSyntaxNotSupported)?;
     context
         .transfer_syntaxes
         .iter()
         .filter_map(|uid| uid.trim_end_matches(['\0', ' ']).parse::<TransferSyntax>().ok())
-        .find(|syntax| if verification { syntax.is_native() } else { !NOT_KEPT.contains(&syntax.uid()) })
+        .find(
+            |syntax| {
+                if verification { syntax.is_native() } else { !NOT_KEPT.contains(&syntax.uid()) }
+            },
+        )
         .map(|transfer_syntax| PresentationContext { abstract_syntax: sop_class, transfer_syntax })
         .ok_or(PresentationContextResultReason::TransferSyntaxesNotSupported)
 }
@@ -107,14 +118,25 @@ pub fn user_information(max_pdu: u32) -> Vec<UserVariableItem> {
 
 /// The Maximum Length that the peer announced; 0 (no limit) where it said nothing.
 pub fn announced_max_pdu(items: &[UserVariableItem]) -> u32 {
-    items.iter().find_map(|item| if let UserVariableItem::MaxLength(length) = item { Some(*length) } else { None }).unwrap_or(0)
+    items
+        .iter()
+        .find_map(
+            |item| {
+                if let UserVariableItem::MaxLength(length) = item { Some(*length) } else { None }
+            },
+        )
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn proposed(id: u8, abstract_syntax: &str, transfer_syntaxes: &[&str]) -> PresentationContextProposed {
+    fn proposed(
+        id: u8,
+        abstract_syntax: &str,
+        transfer_syntaxes: &[&str],
+    ) -> PresentationContextProposed {
         PresentationContextProposed {
             id,
             abstract_syntax: abstract_syntax.into(),
@@ -150,18 +172,34 @@ mod tests {
     #[test]
     fn the_senders_first_encoding_is_taken_known_or_not() {
         let (results, contexts) = answer(&[
-            proposed(1, uids::CT_IMAGE_STORAGE, &[uids::JPEG2000_LOSSLESS, uids::EXPLICIT_VR_LITTLE_ENDIAN]),
+            proposed(
+                1,
+                uids::CT_IMAGE_STORAGE,
+                &[uids::JPEG2000_LOSSLESS, uids::EXPLICIT_VR_LITTLE_ENDIAN],
+            ),
             proposed(3, uids::CT_IMAGE_STORAGE, &["1.3.46.670589.33.1.4.1"]),
-            proposed(5, uids::VERIFICATION, &[uids::JPEG2000_LOSSLESS, uids::IMPLICIT_VR_LITTLE_ENDIAN]),
+            proposed(
+                5,
+                uids::VERIFICATION,
+                &[uids::JPEG2000_LOSSLESS, uids::IMPLICIT_VR_LITTLE_ENDIAN],
+            ),
             proposed(7, uids::CT_IMAGE_STORAGE, &[uids::JPIP_REFERENCED]),
-            proposed(9, uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
+            proposed(
+                9,
+                uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND,
+                &[uids::IMPLICIT_VR_LITTLE_ENDIAN],
+            ),
             proposed(1, uids::MR_IMAGE_STORAGE, &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
             proposed(2, uids::MR_IMAGE_STORAGE, &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
         ]);
 
         let reasons: Vec<_> = results.iter().map(|result| result.reason.clone() as u8).collect();
         assert_eq!(reasons, [0, 0, 0, 4, 3, 2, 2]);
-        let chosen: Vec<_> = contexts.values().map(|context| context.transfer_syntax.uid()).collect();
-        assert_eq!(chosen, [uids::JPEG2000_LOSSLESS, "1.3.46.670589.33.1.4.1", uids::IMPLICIT_VR_LITTLE_ENDIAN]);
+        let chosen: Vec<_> =
+            contexts.values().map(|context| context.transfer_syntax.uid()).collect();
+        assert_eq!(
+            chosen,
+            [uids::JPEG2000_LOSSLESS, "1.3.46.670589.33.1.4.1", uids::IMPLICIT_VR_LITTLE_ENDIAN]
+        );
     }
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dicom_ul::pdu::{
-    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason,
-    AssociationRJSource, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason,
+    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason,
+    AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ, Pdu,
+    PresentationContextProposed, PresentationContextResultReason,
 };
 use gantry_store::dicom::{AeTitle, SopClassUid, TransferSyntax};
 use thiserror::Error;
@@ -39,16 +40,26 @@ fn rejection_words(rejection: &AssociationRJ) -> String {
         AssociationRJResult::Transient => "transient",
     };
     let reason = match &rejection.source {
-        AssociationRJSource::ServiceUser(User::CallingAETitleNotRecognized) => "calling AE title not recognised",
-        AssociationRJSource::ServiceUser(User::CalledAETitleNotRecognized) => "called AE title not recognised",
+        AssociationRJSource::ServiceUser(User::CallingAETitleNotRecognized) => {
+            "calling AE title not recognised"
+        }
+        AssociationRJSource::ServiceUser(User::CalledAETitleNotRecognized) => {
+            "called AE title not recognised"
+        }
         AssociationRJSource::ServiceUser(User::ApplicationContextNameNotSupported) => {
             "application context not supported"
         }
         AssociationRJSource::ServiceUser(_) => "no reason given",
         AssociationRJSource::ServiceProviderASCE(_) => "its upper layer refused",
-        AssociationRJSource::ServiceProviderPresentation(Presentation::TemporaryCongestion) => "temporary congestion",
-        AssociationRJSource::ServiceProviderPresentation(Presentation::LocalLimitExceeded) => "local limit exceeded",
-        AssociationRJSource::ServiceProviderPresentation(Presentation::Reserved(_)) => "a reserved reason",
+        AssociationRJSource::ServiceProviderPresentation(Presentation::TemporaryCongestion) => {
+            "temporary congestion"
+        }
+        AssociationRJSource::ServiceProviderPresentation(Presentation::LocalLimitExceeded) => {
+            "local limit exceeded"
+        }
+        AssociationRJSource::ServiceProviderPresentation(Presentation::Reserved(_)) => {
+            "a reserved reason"
+        }
     };
     format!("{result}, {reason}")
 }
@@ -91,7 +102,10 @@ impl<S: Stream> Requestor<S> {
                 .map(|(id, (sop_class, syntaxes))| PresentationContextProposed {
                     id: *id,
                     abstract_syntax: sop_class.to_string(),
-                    transfer_syntaxes: syntaxes.iter().map(|syntax| syntax.uid().to_owned()).collect(),
+                    transfer_syntaxes: syntaxes
+                        .iter()
+                        .map(|syntax| syntax.uid().to_owned())
+                        .collect(),
                 })
                 .collect(),
             user_variables: negotiation::user_information(proposal.max_pdu),
@@ -104,7 +118,10 @@ impl<S: Stream> Requestor<S> {
                 return Err(RequestError::Rejected(rejection));
             }
             Event::Pdu(_) | Event::Data(_) => {
-                return Err(WireError::Unexpected("something other than an answer to our association request").into());
+                return Err(WireError::Unexpected(
+                    "something other than an answer to our association request",
+                )
+                .into());
             }
         };
         wire.peer_accepts(negotiation::announced_max_pdu(&accept.user_variables));
@@ -119,17 +136,26 @@ impl<S: Stream> Requestor<S> {
             .filter_map(|(id, (sop_class, syntaxes))| {
                 // An answer that was not among the proposed is as good as none.
                 let transfer_syntax = accepted(id).filter(|syntax| syntaxes.contains(syntax))?;
-                Some((id, PresentationContext { abstract_syntax: sop_class.clone(), transfer_syntax }))
+                Some((
+                    id,
+                    PresentationContext { abstract_syntax: sop_class.clone(), transfer_syntax },
+                ))
             })
             .collect();
         Ok(Self { wire, contexts, last_message: 0 })
     }
 
     /// The accepted context for a kind of object in an encoding.
-    pub fn context_for(&self, sop_class: &SopClassUid, transfer_syntax: &TransferSyntax) -> Option<u8> {
+    pub fn context_for(
+        &self,
+        sop_class: &SopClassUid,
+        transfer_syntax: &TransferSyntax,
+    ) -> Option<u8> {
         self.contexts
             .iter()
-            .find(|(_, context)| context.abstract_syntax == *sop_class && context.transfer_syntax == *transfer_syntax)
+            .find(|(_, context)| {
+                context.abstract_syntax == *sop_class && context.transfer_syntax == *transfer_syntax
+            })
             .map(|(id, _)| *id)
     }
 
@@ -154,7 +180,9 @@ impl<S: Stream> Requestor<S> {
         let verification = self
             .contexts
             .iter()
-            .find(|(_, context)| context.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION)
+            .find(|(_, context)| {
+                context.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION
+            })
             .map(|(id, _)| *id)
             .ok_or(WireError::Unexpected("no context for verification"))?;
         let message_id = self.next_message();
@@ -163,7 +191,11 @@ impl<S: Stream> Requestor<S> {
     }
 
     /// Begins a C-STORE; its data set follows by [`Requestor::store_data`].
-    pub async fn store_begin(&mut self, context: u8, mut request: CStoreRq) -> Result<Storing<'_, S>, RequestError> {
+    pub async fn store_begin(
+        &mut self,
+        context: u8,
+        mut request: CStoreRq,
+    ) -> Result<Storing<'_, S>, RequestError> {
         request.message_id = self.next_message();
         self.wire.send_command(context, &request.encode()).await?;
         Ok(Storing { association: self, context, message_id: request.message_id })
@@ -174,8 +206,12 @@ impl<S: Stream> Requestor<S> {
         loop {
             let value = match self.wire.next().await? {
                 Event::Data(value) if value.command => value,
-                Event::Data(_) => return Err(WireError::Unexpected("a data set instead of a response").into()),
-                Event::Pdu(_) => return Err(WireError::Unexpected("a PDU instead of a response").into()),
+                Event::Data(_) => {
+                    return Err(WireError::Unexpected("a data set instead of a response").into());
+                }
+                Event::Pdu(_) => {
+                    return Err(WireError::Unexpected("a PDU instead of a response").into());
+                }
             };
             if command.len() + value.fragment.len() > MAX_COMMAND {
                 return Err(CommandError::TooLong.into());
@@ -237,9 +273,14 @@ mod tests {
     fn a_rejection_is_said_in_the_standards_words() {
         let rejection = AssociationRJ {
             result: AssociationRJResult::Permanent,
-            source: AssociationRJSource::ServiceUser(AssociationRJServiceUserReason::CallingAETitleNotRecognized),
+            source: AssociationRJSource::ServiceUser(
+                AssociationRJServiceUserReason::CallingAETitleNotRecognized,
+            ),
         };
         let error = RequestError::Rejected(rejection);
-        assert_eq!(error.to_string(), "association rejected: permanent, calling AE title not recognised");
+        assert_eq!(
+            error.to_string(),
+            "association rejected: permanent, calling AE title not recognised"
+        );
     }
 }

@@ -34,9 +34,8 @@ impl Status {
             0x0000 => Meaning::Success,
             // Attribute list error, attribute value out of range: stored, with a remark.
             0x0001 | 0x0107 | 0x0116 | 0xB000..=0xBFFF => Meaning::Warning,
-            0xA700..=0xA7FF => Meaning::ComeBack,
-            // Resource limitation: PS3.7 C.5.13 has it for every service.
-            0x0213 => Meaning::ComeBack,
+            // 0213H is "resource limitation", which PS3.7 C.5.13 has for every service.
+            0x0213 | 0xA700..=0xA7FF => Meaning::ComeBack,
             0xFF00 | 0xFF01 => Meaning::Pending,
             _ => Meaning::Refused,
         }
@@ -66,7 +65,7 @@ impl Status {
             0xB000 => "coercion of data elements",
             0xB006 => "elements discarded",
             0xB007 => "data set does not match its SOP class, stored all the same",
-            0xB000..=0xBFFF => "warning",
+            0xB001..=0xB005 | 0xB008..=0xBFFF => "warning",
             0xC000..=0xCFFF => "cannot understand",
             0xFE00 => "cancelled",
             0xFF00 | 0xFF01 => "pending",

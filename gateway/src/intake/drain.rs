@@ -70,9 +70,9 @@ impl Handoff {
         }
     }
 
-    /// Tells that an association which brought these studies has ended.
-    pub async fn ended(&self, studies: Vec<StudyInstanceUid>) {
-        if !studies.is_empty() && self.queue.send(Arrived::Ended(studies)).await.is_err() {
+    /// Tells that an association which brought these studies has ended. Blocks while the queue is full.
+    pub fn ended(&self, studies: Vec<StudyInstanceUid>) {
+        if !studies.is_empty() && self.queue.blocking_send(Arrived::Ended(studies)).is_err() {
             tracing::debug!("drain has stopped before the last association");
         }
     }
@@ -198,12 +198,18 @@ impl Drain {
     }
 
     /// Gathers what comes within a moment, and records it.
-    async fn take(&self, first: Arrived, arrivals: &mut mpsc::Receiver<Arrived>, memory: &mut Memory) {
+    async fn take(
+        &self,
+        first: Arrived,
+        arrivals: &mut mpsc::Receiver<Arrived>,
+        memory: &mut Memory,
+    ) {
         let (mut batch, mut ended) = (Vec::new(), Vec::new());
-        let sort = |arrived, batch: &mut Vec<Facts>, ended: &mut Vec<StudyInstanceUid>| match arrived {
-            Arrived::Instance(facts) => batch.push(*facts),
-            Arrived::Ended(studies) => ended.extend(studies),
-        };
+        let sort =
+            |arrived, batch: &mut Vec<Facts>, ended: &mut Vec<StudyInstanceUid>| match arrived {
+                Arrived::Instance(facts) => batch.push(*facts),
+                Arrived::Ended(studies) => ended.extend(studies),
+            };
         sort(first, &mut batch, &mut ended);
         let deadline = Instant::now() + GATHER;
         while batch.len() < BATCH {
@@ -230,7 +236,8 @@ impl Drain {
             Err(_) => return,
         };
         let in_hand: HashSet<_> = memory.to_store.iter().chain(&memory.repeats).copied().collect();
-        let entries: Vec<_> = entries.into_iter().filter(|object| !in_hand.contains(object)).collect();
+        let entries: Vec<_> =
+            entries.into_iter().filter(|object| !in_hand.contains(object)).collect();
         for page in entries.chunks(BATCH) {
             let known = match self.index.knows(page).await {
                 Ok(known) => known,
@@ -239,11 +246,14 @@ impl Drain {
                     return;
                 }
             };
-            let (rows, new): (Vec<_>, Vec<_>) = page.iter().copied().partition(|object| known.contains(object));
+            let (rows, new): (Vec<_>, Vec<_>) =
+                page.iter().copied().partition(|object| known.contains(object));
             memory.to_store.extend(rows);
             let spool = self.spool.clone();
             let read = tokio::task::spawn_blocking(move || {
-                new.into_iter().filter_map(|object| read_or_set_aside(&spool, object)).collect::<Vec<_>>()
+                new.into_iter()
+                    .filter_map(|object| read_or_set_aside(&spool, object))
+                    .collect::<Vec<_>>()
             });
             let Ok(batch) = read.await else { return };
             self.record(batch, memory).await;
@@ -332,7 +342,8 @@ impl Drain {
         if !(now || due || waiting >= STORE_BATCH) {
             return;
         }
-        let (objects, repeats) = (std::mem::take(&mut memory.to_store), std::mem::take(&mut memory.repeats));
+        let (objects, repeats) =
+            (std::mem::take(&mut memory.to_store), std::mem::take(&mut memory.repeats));
         memory.store_due = None;
         for page in objects.chunks(STORE_BATCH) {
             let left = self.store(page).await;
@@ -353,7 +364,8 @@ impl Drain {
         let files: Vec<_> = objects.iter().map(|object| (*object, spool.path(*object))).collect();
         let put = tokio::task::spawn_blocking(move || {
             // An entry that came by the queue and by the folder was moved the first time.
-            let (here, gone): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, path)| path.exists());
+            let (here, gone): (Vec<_>, Vec<_>) =
+                files.into_iter().partition(|(_, path)| path.exists());
             let answers = store.put(&here);
             let gone = gone.into_iter().map(|(object, _)| (object, store.open(object).map(drop)));
             here.into_iter().map(|(object, _)| object).zip(answers).chain(gone).collect::<Vec<_>>()
@@ -392,7 +404,9 @@ impl Drain {
 
     async fn remove(&self, objects: Vec<ObjectId>) {
         let spool = self.spool.clone();
-        let removed = tokio::task::spawn_blocking(move || objects.into_iter().try_for_each(|object| spool.remove(object)));
+        let removed = tokio::task::spawn_blocking(move || {
+            objects.into_iter().try_for_each(|object| spool.remove(object))
+        });
         if let Ok(Err(error)) = removed.await {
             tracing::error!(error = %crate::telemetry::chain(&error), "spool entry cannot be removed");
         }
@@ -407,7 +421,11 @@ impl Drain {
 fn read_or_set_aside(spool: &Spool, object: ObjectId) -> Option<Facts> {
     match spool.read(object) {
         Ok(entry) => Some(entry.facts().clone()),
-        Err(gantry_store::sealed::SealedError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(gantry_store::sealed::SealedError::Io(error))
+            if error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            None
+        }
         Err(error) => {
             let aside = spool.set_aside(object);
             tracing::error!(%object, error = %crate::telemetry::chain(&error), aside = ?aside.ok(), "spool entry cannot be opened; it is set aside");

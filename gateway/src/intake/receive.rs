@@ -4,11 +4,14 @@
 //! the network meanwhile, and at most [`IN_FLIGHT`] batches wait between the two. So memory per association is that, one
 //! segment and one PDU, however long the instance is; and when the disk is slow the sender is slowed, by TCP.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_store::dicom::scanner::{Budget, Scan, ScanError, Scanner};
-use gantry_store::dicom::{SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, Tag, TransferSyntax, Uid};
+use gantry_store::dicom::{
+    SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, Tag, TransferSyntax, Uid,
+};
 use gantry_store::facts::{Facts, Origin};
 use gantry_store::spool::{Durability, Incoming, Spool, SpoolError};
 use jiff::Timestamp;
@@ -62,7 +65,9 @@ pub enum IntakeError {
 impl From<&IntakeError> for Status {
     fn from(error: &IntakeError) -> Self {
         match error {
-            IntakeError::Spool(_) | IntakeError::TooLong { .. } | IntakeError::Stopping => Self::OUT_OF_RESOURCES,
+            IntakeError::Spool(_) | IntakeError::TooLong { .. } | IntakeError::Stopping => {
+                Self::OUT_OF_RESOURCES
+            }
             IntakeError::Mismatch { .. } => Self::DATA_SET_MISMATCH,
             IntakeError::Scan(_) | IntakeError::Missing { .. } => Self::CANNOT_UNDERSTAND,
         }
@@ -91,7 +96,12 @@ pub struct Intake {
 
 impl Intake {
     /// Makes the intake of a node. What it has taken in goes to `handoff`.
-    pub fn new(spool: Arc<Spool>, durability: Durability, max_instance_size: u64, handoff: Handoff) -> Arc<Self> {
+    pub fn new(
+        spool: Arc<Spool>,
+        durability: Durability,
+        max_instance_size: u64,
+        handoff: Handoff,
+    ) -> Arc<Self> {
         Arc::new(Self { spool, durability, max_instance_size, handoff })
     }
 
@@ -109,7 +119,8 @@ impl Intake {
     }
 }
 
-/// One association's line into the spool. Dropped in mid-instance, it leaves nothing of it behind.
+/// One association's line into the spool. Dropped in mid-instance, it leaves nothing of it behind. The studies that it has
+/// brought count as being received until it is dropped.
 #[derive(Debug)]
 pub struct Receiver {
     steps: mpsc::Sender<Step>,
@@ -150,10 +161,13 @@ struct Active<'a> {
 
 fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
     let mut memory = Vec::new();
+    let mut studies = BTreeSet::new();
     let mut active: Result<Active<'_>, IntakeError> = Err(IntakeError::Stopping);
     while let Some(step) = queue.blocking_recv() {
         match step {
-            Step::Begin(announced) => active = Active::begin(intake, *announced, std::mem::take(&mut memory)),
+            Step::Begin(announced) => {
+                active = Active::begin(intake, *announced, std::mem::take(&mut memory));
+            }
             Step::Data(batch) => {
                 if let Ok(instance) = &mut active
                     && let Err(error) = batch.iter().try_for_each(|bytes| instance.take(bytes))
@@ -164,11 +178,16 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
             }
             Step::End(answer) => {
                 let ended = std::mem::replace(&mut active, Err(IntakeError::Stopping));
-                let result = ended.and_then(|instance| instance.end(intake)).map(|(facts, buffer)| {
-                    memory = buffer;
-                    facts
-                });
+                let result =
+                    ended.and_then(|instance| instance.end(intake)).map(|(facts, buffer)| {
+                        memory = buffer;
+                        facts
+                    });
                 if let Ok(facts) = &result {
+                    // First, so that the drain never sees an instance of a study that nobody is bringing.
+                    if studies.insert(facts.study.clone()) {
+                        intake.handoff.open_studies().enter(&facts.study);
+                    }
                     intake.handoff.arrived(facts);
                 }
                 // A sender that has gone meanwhile will send again, and be recognised.
@@ -176,10 +195,15 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
             }
         }
     }
+    intake.handoff.ended(studies.into_iter().collect());
 }
 
 impl<'a> Active<'a> {
-    fn begin(intake: &'a Intake, announced: Announced, memory: Vec<u8>) -> Result<Self, IntakeError> {
+    fn begin(
+        intake: &'a Intake,
+        announced: Announced,
+        memory: Vec<u8>,
+    ) -> Result<Self, IntakeError> {
         let incoming = intake.spool.begin(memory)?;
         let limit = intake.max_instance_size;
         let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
@@ -202,7 +226,11 @@ impl<'a> Active<'a> {
     }
 }
 
-fn describe(incoming: &Incoming<'_>, announced: Announced, scan: Scan) -> Result<Facts, IntakeError> {
+fn describe(
+    incoming: &Incoming<'_>,
+    announced: Announced,
+    scan: Scan,
+) -> Result<Facts, IntakeError> {
     use dicom_dictionary_std::tags;
     let uid = |tag: Tag, name: &'static str| -> Result<Uid, IntakeError> {
         let value = scan.attributes.raw(tag).ok_or(IntakeError::Missing { name, tag })?;
@@ -217,7 +245,10 @@ fn describe(incoming: &Incoming<'_>, announced: Announced, scan: Scan) -> Result
             return Err(IntakeError::Mismatch { name: "SOP Class UID", tag: tags::SOP_CLASS_UID });
         }
         if *instance != sop_instance {
-            return Err(IntakeError::Mismatch { name: "SOP Instance UID", tag: tags::SOP_INSTANCE_UID });
+            return Err(IntakeError::Mismatch {
+                name: "SOP Instance UID",
+                tag: tags::SOP_INSTANCE_UID,
+            });
         }
     }
     Ok(Facts {

@@ -32,7 +32,8 @@ pub async fn run(index: Index, mut outcomes: mpsc::Receiver<Outcome>, wake: Arc<
         batch.push(first);
         let deadline = Instant::now() + GATHER;
         while batch.len() < BATCH {
-            match timeout(deadline.saturating_duration_since(Instant::now()), outcomes.recv()).await {
+            match timeout(deadline.saturating_duration_since(Instant::now()), outcomes.recv()).await
+            {
                 Ok(Some(outcome)) => batch.push(outcome),
                 Ok(None) | Err(_) => break,
             }

@@ -20,11 +20,18 @@ pub fn longest(settings: &Delivery, priority: Priority, failures: u32) -> Durati
 
 /// When to try again: somewhere between half of the longest wait and all of it, so that what failed together does not come
 /// back together, and nothing comes back at once.
-pub fn next_try(settings: &Delivery, priority: Priority, failures: u32, now: Timestamp) -> Timestamp {
+pub fn next_try(
+    settings: &Delivery,
+    priority: Priority,
+    failures: u32,
+    now: Timestamp,
+) -> Timestamp {
     let longest = longest(settings, priority, failures);
     let mut random = [0; 4];
     // Without random bytes everything waits longest, which is safe.
-    let share = SystemRandom::new().fill(&mut random).map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
+    let share = SystemRandom::new()
+        .fill(&mut random)
+        .map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
     let wait = longest.mul_f64(0.5 + 0.5 * share);
     now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_mins(10))
 }
@@ -46,7 +53,8 @@ mod tests {
     fn a_try_comes_neither_at_once_nor_after_the_longest_wait() {
         let (settings, now) = (Delivery::default(), Timestamp::UNIX_EPOCH);
         for _ in 0..100 {
-            let wait = next_try(&settings, Priority::Routine, 3, now).duration_since(now).as_secs_f64();
+            let wait =
+                next_try(&settings, Priority::Routine, 3, now).duration_since(now).as_secs_f64();
             assert!((10.0..=20.0).contains(&wait), "{wait}");
         }
     }

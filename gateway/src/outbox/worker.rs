@@ -93,7 +93,9 @@ impl Team {
             self.trouble().until = None;
         }
         let until = self.trouble().until?;
-        Duration::try_from(until.duration_since(Timestamp::now())).ok().filter(|left| !left.is_zero())
+        Duration::try_from(until.duration_since(Timestamp::now()))
+            .ok()
+            .filter(|left| !left.is_zero())
     }
 
     /// Notes that the partner cannot be had, and says when to try again. Workers that find out together count once.
@@ -176,7 +178,9 @@ impl Worker {
         let (index, partner) = (&self.shared.index, &self.team.partner.name);
         let claimed = async {
             let now = Timestamp::now();
-            let Some(urgency) = index.most_urgent(partner, now).await? else { return Ok(Vec::new()) };
+            let Some(urgency) = index.most_urgent(partner, now).await? else {
+                return Ok(Vec::new());
+            };
             if self.reserved && urgency != Priority::Emergency {
                 return Ok(Vec::new());
             }
@@ -191,7 +195,8 @@ impl Worker {
         };
         // Of a mixed batch only the most urgent part is sent: what is behind it may not hold anything up.
         let Some(urgency) = claims.first().map(|claim| claim.priority) else { return claims };
-        let (now, later): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| claim.priority == urgency);
+        let (now, later): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|claim| claim.priority == urgency);
         self.give_back(&later).await;
         now
     }
@@ -243,9 +248,15 @@ impl Worker {
     }
 
     /// An association that was asked for all that is needed: the open one, or a new one.
-    async fn connect<'a>(&self, claims: &[Claim], line: &'a mut Option<Line>) -> Result<&'a mut Line, Failure> {
-        let needed: Wanted =
-            claims.iter().map(|claim| (claim.sop_class.clone(), claim.transfer_syntax.clone())).collect();
+    async fn connect<'a>(
+        &self,
+        claims: &[Claim],
+        line: &'a mut Option<Line>,
+    ) -> Result<&'a mut Line, Failure> {
+        let needed: Wanted = claims
+            .iter()
+            .map(|claim| (claim.sop_class.clone(), claim.transfer_syntax.clone()))
+            .collect();
         if !line.as_ref().is_some_and(|line| line.wanted.is_superset(&needed)) {
             let mut wanted = needed.clone();
             if let Some(line) = line.as_ref() {
@@ -256,7 +267,8 @@ impl Worker {
             }
             self.hang_up(line).await;
             let contexts = store_scu::contexts(&wanted);
-            let association = connect::connect(&self.shared.config, &self.team.partner, contexts).await?;
+            let association =
+                connect::connect(&self.shared.config, &self.team.partner, contexts).await?;
             *line = Some(Line { association, wanted, used: Instant::now() });
         }
         line.as_mut().ok_or_else(|| Failure {
@@ -296,7 +308,8 @@ impl Worker {
         let orders: Vec<_> = claims
             .iter()
             .map(|claim| {
-                let encoding = store_scu::choose(&line.association, &claim.sop_class, &claim.transfer_syntax);
+                let encoding =
+                    store_scu::choose(&line.association, &claim.sop_class, &claim.transfer_syntax);
                 (claim.clone(), encoding)
             })
             .collect();
@@ -306,14 +319,18 @@ impl Worker {
                 self.set_aside(claim, no_context(claim)).await;
                 continue;
             };
-            let sent = store_scu::send(&mut line.association, encoding.context(), &mut pieces).await;
+            let sent =
+                store_scu::send(&mut line.association, encoding.context(), &mut pieces).await;
             line.used = Instant::now();
             match self.settle(claim, sent).await {
                 Next::GoOn => {}
                 next => return (next, position + 1),
             }
             let last = position + 1 == orders.len();
-            if !last && (self.shared.stop.is_cancelled() || self.something_more_urgent(claim.priority).await) {
+            if !last
+                && (self.shared.stop.is_cancelled()
+                    || self.something_more_urgent(claim.priority).await)
+            {
                 return (Next::GiveBack, position + 1);
             }
         }
@@ -334,16 +351,14 @@ impl Worker {
             Sent::Answered(status, description) => {
                 self.team.succeeded();
                 let now = Timestamp::now();
-                let come_back = schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
+                let come_back =
+                    schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
                 let event = store_scu::outcome(status, &description, now, come_back);
-                match &event {
-                    Event::Accept(_) => {
-                        self.shared.metrics.sent.get_or_create(&self.label()).inc();
-                    }
-                    _ => {
-                        self.count_failure();
-                        tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, %status, "partner did not take an instance");
-                    }
+                if let Event::Accept(_) = &event {
+                    self.shared.metrics.sent.get_or_create(&self.label()).inc();
+                } else {
+                    self.count_failure();
+                    tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, %status, "partner did not take an instance");
                 }
                 self.report(claim, event).await;
                 Next::GoOn
@@ -415,17 +430,27 @@ fn no_context(claim: &Claim) -> Failure {
     Failure { kind: FailureKind::NoPresentationContext, status: None, text }
 }
 
-fn read(shared: &Shared, claim: &Claim, encoding: &Encoding, pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+fn read(
+    shared: &Shared,
+    claim: &Claim,
+    encoding: &Encoding,
+    pieces: &mpsc::Sender<Piece>,
+) -> Result<(), Stop> {
     let received = open(shared, claim)?;
     let mut outgoing = protect::protect(received, Protect::AsReceived);
     if let Encoding::Converted(_, to) = encoding {
-        let cannot = |text: String| Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text });
+        let cannot = |text: String| {
+            Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text })
+        };
         if outgoing.length() > CONVERTIBLE {
-            return Err(cannot(format!("longer than {CONVERTIBLE} bytes, which is the most that is converted")));
+            return Err(cannot(format!(
+                "longer than {CONVERTIBLE} bytes, which is the most that is converted"
+            )));
         }
         let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
         outgoing = outgoing.converted(to.clone(), |data_set, from| {
-            transcode::convert(data_set, from, to).map_err(|error| cannot(chain(&error).to_string()))
+            transcode::convert(data_set, from, to)
+                .map_err(|error| cannot(chain(&error).to_string()))
         })?;
     }
     let say = |piece| pieces.blocking_send(piece).map_err(|_| Stop::NobodyListens);
@@ -439,8 +464,10 @@ fn open(shared: &Shared, claim: &Claim) -> Result<SealedReader<Box<dyn ReadAt>>,
         Err(SealedError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
         opened => return Ok(opened?),
     }
-    object::read(&*shared.objects, claim.object, shared.spool.keyring()).map_err(|error| match error {
-        ReadError::Sealed(error) => Stop::from(error),
-        ReadError::Store(error) => Stop::Failed(unreadable(chain(&error).to_string())),
-    })
+    object::read(&*shared.objects, claim.object, shared.spool.keyring()).map_err(
+        |error| match error {
+            ReadError::Sealed(error) => Stop::from(error),
+            ReadError::Store(error) => Stop::Failed(unreadable(chain(&error).to_string())),
+        },
+    )
 }

@@ -45,7 +45,8 @@ pub async fn connect(
         max_pdu: config.limits.max_pdu,
         patience: config.delivery.connect_timeout,
     };
-    let mut association = Requestor::associate(stream, &proposal).await.map_err(|error| explain(&error))?;
+    let mut association =
+        Requestor::associate(stream, &proposal).await.map_err(|error| explain(&error))?;
     association.set_patience(config.delivery.response_timeout);
     Ok(association)
 }
@@ -56,8 +57,18 @@ async fn open(config: &Config, partner: &Partner) -> Result<Box<dyn Stream>, Fai
     let address = (partner.address.host.as_str(), partner.address.port);
     let addresses = match timeout(patience, lookup_host(address)).await {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(error)) => return Err(unreachable(format!("the name {} has no address: {error}", partner.address.host))),
-        Err(_) => return Err(unreachable(format!("the name {} was not found within {patience:?}", partner.address.host))),
+        Ok(Err(error)) => {
+            return Err(unreachable(format!(
+                "the name {} has no address: {error}",
+                partner.address.host
+            )));
+        }
+        Err(_) => {
+            return Err(unreachable(format!(
+                "the name {} was not found within {patience:?}",
+                partner.address.host
+            )));
+        }
     };
     let mut last = unreachable(format!("the name {} has no address", partner.address.host));
     let mut connected = None;
@@ -67,21 +78,30 @@ async fn open(config: &Config, partner: &Partner) -> Result<Box<dyn Stream>, Fai
                 connected = Some(stream);
                 break;
             }
-            Ok(Err(error)) => last = unreachable(format!("{address} did not take the connection: {error}")),
+            Ok(Err(error)) => {
+                last = unreachable(format!("{address} did not take the connection: {error}"));
+            }
             Err(_) => last = unreachable(format!("{address} did not answer within {patience:?}")),
         }
     }
     let stream = connected.ok_or(last)?;
-    let stream = Tcp::new(stream).map_err(|error| unreachable(format!("connection lost at once: {error}")))?;
+    let stream = Tcp::new(stream)
+        .map_err(|error| unreachable(format!("connection lost at once: {error}")))?;
     match partner.tls {
         PartnerTls::Off => Ok(Box::new(stream)),
         PartnerTls::Mutual => {
             let broken = |text: String| failure(FailureKind::TlsFailed, text);
-            let identity = config.tls.as_ref().ok_or_else(|| broken("there is no [tls] section".to_owned()))?;
+            let identity = config
+                .tls
+                .as_ref()
+                .ok_or_else(|| broken("there is no [tls] section".to_owned()))?;
             let client = tls::client_config(identity, &partner.certificates)
                 .map_err(|error| broken(chain(&error).to_string()))?;
-            let name = tls::server_name(&partner.address).map_err(|error| broken(chain(&error).to_string()))?;
-            match timeout(patience, TlsConnector::from(Arc::clone(&client)).connect(name, stream)).await {
+            let name = tls::server_name(&partner.address)
+                .map_err(|error| broken(chain(&error).to_string()))?;
+            match timeout(patience, TlsConnector::from(Arc::clone(&client)).connect(name, stream))
+                .await
+            {
                 Ok(Ok(stream)) => Ok(Box::new(stream)),
                 Ok(Err(error)) => Err(broken(tls::explain(&error).to_string())),
                 Err(_) => Err(broken(format!("TLS handshake not finished within {patience:?}"))),

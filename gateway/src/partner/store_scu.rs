@@ -56,13 +56,19 @@ impl Encoding {
 }
 
 /// Chooses the encoding: as kept where the partner takes that, else one that it may be converted to.
-pub fn choose(association: &Association, sop_class: &SopClassUid, kept: &TransferSyntax) -> Option<Encoding> {
+pub fn choose(
+    association: &Association,
+    sop_class: &SopClassUid,
+    kept: &TransferSyntax,
+) -> Option<Encoding> {
     if let Some(context) = association.context_for(sop_class, kept) {
         return Some(Encoding::AsKept(context));
     }
     [TransferSyntax::explicit_vr_little_endian(), TransferSyntax::implicit_vr_little_endian()]
         .into_iter()
-        .find_map(|to| association.context_for(sop_class, &to).map(|context| Encoding::Converted(context, to)))
+        .find_map(|to| {
+            association.context_for(sop_class, &to).map(|context| Encoding::Converted(context, to))
+        })
 }
 
 /// What the worker hears of an instance that is being read.
@@ -125,11 +131,17 @@ pub async fn send(
     context: u8,
     pieces: &mut tokio::sync::mpsc::Receiver<Piece>,
 ) -> Sent {
-    let stopped = || Failure { kind: FailureKind::SourceUnreadable, status: None, text: "reader stopped".to_owned() };
+    let stopped = || Failure {
+        kind: FailureKind::SourceUnreadable,
+        status: None,
+        text: "reader stopped".to_owned(),
+    };
     let description = match pieces.recv().await {
         Some(Piece::Begin(description)) => description,
         Some(Piece::Failed(why)) => return Sent::NotReadable { why, mid_way: false },
-        Some(Piece::Data(..)) | None => return Sent::NotReadable { why: stopped(), mid_way: false },
+        Some(Piece::Data(..)) | None => {
+            return Sent::NotReadable { why: stopped(), mid_way: false };
+        }
     };
     let broken = |error: &RequestError| Sent::Broken(connect::explain(error));
     let mut storing = match association.store_begin(context, description.request.clone()).await {
@@ -150,14 +162,17 @@ pub async fn send(
                 };
             }
             Some(Piece::Failed(why)) => return Sent::NotReadable { why, mid_way: true },
-            Some(Piece::Begin(_)) | None => return Sent::NotReadable { why: stopped(), mid_way: true },
+            Some(Piece::Begin(_)) | None => {
+                return Sent::NotReadable { why: stopped(), mid_way: true };
+            }
         }
     }
 }
 
 /// What an answer means for the delivery. The one place that decides.
 pub fn outcome(status: Status, sent: &Description, now: Timestamp, come_back: Timestamp) -> Event {
-    let why = |kind| Failure { kind, status: Some(status.0), text: format!("partner answered {status}") };
+    let why =
+        |kind| Failure { kind, status: Some(status.0), text: format!("partner answered {status}") };
     match status.meaning() {
         Meaning::Success | Meaning::Warning => Event::Accept(Receipt {
             status: status.0,
@@ -165,7 +180,9 @@ pub fn outcome(status: Status, sent: &Description, now: Timestamp, come_back: Ti
             digest: sent.digest,
             at: now,
         }),
-        Meaning::ComeBack => Event::Defer { until: come_back, why: why(FailureKind::OutOfResources) },
+        Meaning::ComeBack => {
+            Event::Defer { until: come_back, why: why(FailureKind::OutOfResources) }
+        }
         // "Pending" is no answer to a C-STORE: the partner is not to be trusted with it.
         Meaning::Refused | Meaning::Pending => Event::Reject { why: why(FailureKind::Refused) },
     }

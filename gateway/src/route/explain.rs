@@ -65,7 +65,11 @@ pub fn explain(routes: &[Route], facts: &Facts) -> Explanation {
                 holds: rule::holds(condition, facts),
             })
             .collect();
-        RouteVerdict { route: route.name.clone(), matches: conditions.iter().all(|condition| condition.holds), conditions }
+        RouteVerdict {
+            route: route.name.clone(),
+            matches: conditions.iter().all(|condition| condition.holds),
+            conditions,
+        }
     };
     Explanation {
         routes: routes.iter().map(verdict).collect(),

@@ -16,7 +16,9 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
         }];
     }
     let mut destinations: Vec<Routed> = Vec::new();
-    for route in routes.iter().filter(|route| route.when.iter().all(|condition| holds(condition, facts))) {
+    for route in
+        routes.iter().filter(|route| route.when.iter().all(|condition| holds(condition, facts)))
+    {
         for partner in &route.to {
             let routed = Routed {
                 partner: partner.clone(),
@@ -32,7 +34,8 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
         }
     }
     // An instance never goes back to whom it came from.
-    destinations.retain(|routed| !(facts.origin.from_partner && routed.partner == facts.origin.sender));
+    destinations
+        .retain(|routed| !(facts.origin.from_partner && routed.partner == facts.origin.sender));
     destinations
 }
 
@@ -85,7 +88,10 @@ mod tests {
     }
 
     fn names(routes: &[Route], facts: &Facts) -> Vec<(String, Priority)> {
-        destinations(routes, facts).into_iter().map(|routed| (routed.partner, routed.priority)).collect()
+        destinations(routes, facts)
+            .into_iter()
+            .map(|routed| (routed.partner, routed.priority))
+            .collect()
     }
 
     #[test]
@@ -99,15 +105,20 @@ mod tests {
         let mut ct = facts(1);
         ct.origin.called_ae_title = "RI_EMERG".parse().unwrap();
 
-        assert_eq!(names(&routes, &ct), [("a".into(), Priority::Emergency), ("b".into(), Priority::Routine)]);
+        assert_eq!(
+            names(&routes, &ct),
+            [("a".into(), Priority::Emergency), ("b".into(), Priority::Routine)]
+        );
         assert_eq!(destinations(&routes, &ct)[0].route, "emergency");
     }
 
     #[test]
     fn any_of_several_values_may_match_and_an_absent_one_matches_nothing() {
         let on = |keyword, tag| Fact::Attribute(tag, keyword);
-        let derived = route("d", on("ImageType", tags::IMAGE_TYPE), "LOCALIZER", &["a"], Priority::Routine);
-        let station = route("s", on("StationName", tags::STATION_NAME), "*", &["a"], Priority::Routine);
+        let derived =
+            route("d", on("ImageType", tags::IMAGE_TYPE), "LOCALIZER", &["a"], Priority::Routine);
+        let station =
+            route("s", on("StationName", tags::STATION_NAME), "*", &["a"], Priority::Routine);
         let mut scout = facts(1);
         scout.attributes.insert(tags::IMAGE_TYPE, br"ORIGINAL\PRIMARY\LOCALIZER ".to_vec());
 
@@ -119,8 +130,11 @@ mod tests {
     fn what_a_person_addressed_goes_there_only_and_nothing_goes_back_to_its_sender() {
         let all = route("all", Fact::Listener, "*", &["a", "b"], Priority::Routine);
         let mut by_hand = facts(1);
-        by_hand.origin.addressed_to =
-            Some(Addressed { partner: "c".into(), priority: Priority::Urgent, purpose: Purpose::Mdt });
+        by_hand.origin.addressed_to = Some(Addressed {
+            partner: "c".into(),
+            priority: Priority::Urgent,
+            purpose: Purpose::Mdt,
+        });
         let mut from_a = facts(2);
         from_a.origin.from_partner = true;
         from_a.origin.sender = "a".into();

@@ -109,16 +109,36 @@ impl Default for Metrics {
         };
         let r = &mut metrics.registry;
         r.register("instances_received", "Instances acknowledged", metrics.received.clone());
-        r.register("received_bytes", "Bytes of data sets acknowledged", metrics.received_bytes.clone());
-        r.register("instances_refused", "Instances refused, by what the sender was told", metrics.refused.clone());
+        r.register(
+            "received_bytes",
+            "Bytes of data sets acknowledged",
+            metrics.received_bytes.clone(),
+        );
+        r.register(
+            "instances_refused",
+            "Instances refused, by what the sender was told",
+            metrics.refused.clone(),
+        );
         r.register("associations", "Associations open", metrics.associations.clone());
-        r.register("associations_rejected", "Connections and association requests turned away", metrics.rejected.clone());
+        r.register(
+            "associations_rejected",
+            "Connections and association requests turned away",
+            metrics.rejected.clone(),
+        );
         r.register("instances_sent", "Instances that a partner accepted", metrics.sent.clone());
         r.register("send_failures", "Tries to send that failed", metrics.failed_tries.clone());
         r.register("deliveries", "Deliveries by where they stand", metrics.deliveries.clone());
         r.register("instances", "Instances in the index", metrics.instances.clone());
-        r.register("instances_spooled", "Instances not yet in the object store", metrics.spooled.clone());
-        r.register("spool_room_bytes", "Bytes free for the spool, beyond the reserve", metrics.spool_room.clone());
+        r.register(
+            "instances_spooled",
+            "Instances not yet in the object store",
+            metrics.spooled.clone(),
+        );
+        r.register(
+            "spool_room_bytes",
+            "Bytes free for the spool, beyond the reserve",
+            metrics.spool_room.clone(),
+        );
         metrics
     }
 }

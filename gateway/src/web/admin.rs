@@ -58,9 +58,9 @@ async fn explain_routes(State(app): State<App>, body: Bytes) -> Result<Json<Expl
             .hint(r#"Send {"instance": "<SOP Instance UID>"}."#)
     })?;
     let versions = app.web.index.instance(&question.instance).await?;
-    let latest = versions
-        .last()
-        .ok_or_else(|| Problem::not_found(format!("There is no instance {}.", question.instance)))?;
+    let latest = versions.last().ok_or_else(|| {
+        Problem::not_found(format!("There is no instance {}.", question.instance))
+    })?;
     let sealed = export::open(&app.web, latest.object).await?;
     Ok(Json(explain(&app.web.config.routes, sealed.facts())))
 }

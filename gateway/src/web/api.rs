@@ -7,16 +7,18 @@ mod status;
 mod studies;
 mod transfers;
 
+use axum::Router;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::routing::get;
-use axum::Router;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::{App, live};
 
-pub(super) use transfers::{Act, act, ahead_of, circumstances, goes_before, state_of, unknown_partner, waited};
+pub(super) use transfers::{
+    Act, act, ahead_of, circumstances, goes_before, state_of, unknown_partner, waited,
+};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -40,7 +42,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(query)) => Ok(Self(query)),
-            Err(error) => Err(Problem::bad_request(format!("The query is not understood: {}.", error.body_text()))),
+            Err(error) => Err(Problem::bad_request(format!(
+                "The query is not understood: {}.",
+                error.body_text()
+            ))),
         }
     }
 }

@@ -26,8 +26,16 @@ struct Asset {
 }
 
 const ASSETS: &[Asset] = &[
-    Asset { name: "gantry.css", kind: "text/css; charset=utf-8", content: include_str!("assets/gantry.css") },
-    Asset { name: "live.js", kind: "text/javascript; charset=utf-8", content: include_str!("assets/live.js") },
+    Asset {
+        name: "gantry.css",
+        kind: "text/css; charset=utf-8",
+        content: include_str!("assets/gantry.css"),
+    },
+    Asset {
+        name: "live.js",
+        kind: "text/javascript; charset=utf-8",
+        content: include_str!("assets/live.js"),
+    },
     Asset { name: "icon.svg", kind: "image/svg+xml", content: include_str!("assets/icon.svg") },
 ];
 
@@ -56,5 +64,6 @@ async fn asset(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response 
     } else {
         "no-cache"
     };
-    ([(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, keep)], asset.content).into_response()
+    ([(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, keep)], asset.content)
+        .into_response()
 }

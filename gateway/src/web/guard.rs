@@ -62,7 +62,11 @@ fn is_for_programs(path: &str) -> bool {
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let refuse = |problem: Problem| {
-        if is_for_programs(&path) { problem.into_response() } else { ErrorPage(problem).into_response() }
+        if is_for_programs(&path) {
+            problem.into_response()
+        } else {
+            ErrorPage(problem).into_response()
+        }
     };
     if !host_is_ours(&app.web, &request) {
         return refuse(
@@ -81,7 +85,8 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
         );
     }
     if !is_open(&path) {
-        let person = session_token(&app.web, request.headers()).and_then(|token| app.web.sessions.person(token));
+        let person = session_token(&app.web, request.headers())
+            .and_then(|token| app.web.sessions.person(token));
         let Some(person) = person else {
             return if is_for_programs(&path) {
                 Problem::new(StatusCode::UNAUTHORIZED, "Not signed in", "This needs a session.")
@@ -95,16 +100,25 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     }
     timeout(ANSWER, next.run(request)).await.unwrap_or_else(|_| {
         refuse(
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too slow", "The gateway did not find an answer in time.")
-                .hint("Try again in a moment."),
+            Problem::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Too slow",
+                "The gateway did not find an answer in time.",
+            )
+            .hint("Try again in a moment."),
         )
     })
 }
 
 /// The command line says who ran it; this is for the timeline and proves nothing, as the socket has proved enough.
 async fn name_the_administrator(mut request: Request, next: Next) -> Response {
-    let name = request.headers().get("gantry-actor").and_then(|name| name.to_str().ok()).and_then(person_name);
-    let person = name.map_or_else(|| "command line".to_owned(), |name| format!("{name} (command line)"));
+    let name = request
+        .headers()
+        .get("gantry-actor")
+        .and_then(|name| name.to_str().ok())
+        .and_then(person_name);
+    let person =
+        name.map_or_else(|| "command line".to_owned(), |name| format!("{name} (command line)"));
     request.extensions_mut().insert(Person(person));
     next.run(request).await
 }
@@ -118,7 +132,8 @@ pub(super) fn person_name(text: &str) -> Option<String> {
 
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers
+        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Not `no-referrer`: with that, browsers send `Origin: null` with forms, and the origin is what tells our own forms
     // from others' where `Sec-Fetch-Site` is absent. Other sites are told nothing either way.
@@ -132,7 +147,8 @@ async fn harden(mut response: Response) -> Response {
 /// On loopback, whether the request names this machine: any web page can point its own name at 127.0.0.1 and would then
 /// be "same origin". Elsewhere the certificate says whose name it is, and load balancers ask by address.
 fn host_is_ours(web: &WebState, request: &Request) -> bool {
-    let Some(configured) = web.config.web.as_ref().filter(|web| web.address.ip().is_loopback()) else {
+    let Some(configured) = web.config.web.as_ref().filter(|web| web.address.ip().is_loopback())
+    else {
         return true;
     };
     let named = request.uri().host().or_else(|| request.headers().get(header::HOST)?.to_str().ok());
@@ -155,7 +171,11 @@ fn host_of_url(url: &str) -> Option<&str> {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.is_empty() => host,
+        Some((host, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.is_empty() =>
+        {
+            host
+        }
         _ => host,
     }
 }
@@ -169,7 +189,8 @@ fn comes_from_us(web: &WebState, headers: &HeaderMap) -> bool {
     }
     let Some(origin) = text("origin") else { return false };
     let scheme = if web.is_https() { "https" } else { "http" };
-    let by_host = text("host").is_some_and(|host| origin.eq_ignore_ascii_case(&format!("{scheme}://{host}")));
+    let by_host =
+        text("host").is_some_and(|host| origin.eq_ignore_ascii_case(&format!("{scheme}://{host}")));
     let by_url = web.config.web.as_ref().and_then(|web| web.url.as_deref());
     by_host || by_url.is_some_and(|url| origin.eq_ignore_ascii_case(url.trim_end_matches('/')))
 }
@@ -210,10 +231,25 @@ mod tests {
             tls: crate::config::WebTls::Off,
             url: Some("https://gantry.example:8443/".to_owned()),
         };
-        for ours in ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080", "[::1]", "gantry.example", "gantry.example:1"] {
+        for ours in [
+            "localhost",
+            "LOCALHOST:1",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "gantry.example",
+            "gantry.example:1",
+        ] {
             assert!(host_is_one_of(&web, ours), "{ours}");
         }
-        for other in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""] {
+        for other in [
+            "evil.example",
+            "evil.example:8080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+        ] {
             assert!(!host_is_one_of(&web, other), "{other}");
         }
     }

@@ -54,7 +54,10 @@ pub(super) struct Check {
 }
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
 }
 
 async fn healthz() -> &'static str {
@@ -76,8 +79,10 @@ pub(super) async fn readiness(app: &App) -> Arc<Readiness> {
         return readiness.clone();
     }
     let web = &app.web;
-    let (index, spool, objects) = tokio::join!(index_answers(web), spool_takes(web), objects_work(web));
-    let check = |name, problem: Option<&'static str>| Check { name, ok: problem.is_none(), problem };
+    let (index, spool, objects) =
+        tokio::join!(index_answers(web), spool_takes(web), objects_work(web));
+    let check =
+        |name, problem: Option<&'static str>| Check { name, ok: problem.is_none(), problem };
     let checks = vec![check("index", index), check("spool", spool), check("object-store", objects)];
     let readiness = Arc::new(Readiness { ready: checks.iter().all(|check| check.ok), checks });
     *remembered = Some((Instant::now(), readiness.clone()));
@@ -100,7 +105,9 @@ async fn spool_takes(web: &WebState) -> Option<&'static str> {
     let spool = web.spool.clone();
     match blocking(move || spool.room()).await {
         None => Some("The spool's disk takes too long to answer."),
-        Some(Ok(0)) => Some("The spool is full: images are refused until there is room on its disk."),
+        Some(Ok(0)) => {
+            Some("The spool is full: images are refused until there is room on its disk.")
+        }
         Some(Ok(_)) => None,
         Some(Err(error)) => {
             tracing::warn!(error = %chain(&error), "spool is not ready");

@@ -30,7 +30,8 @@ pub(super) async fn events(State(app): State<App>, headers: HeaderMap) -> impl I
     // The first event comes at once: what was shown before the stream began may be old by now.
     changes.mark_changed();
     let watcher = Watcher { web: app.web.clone(), session, changes, not_before: Instant::now() };
-    Sse::new(stream::unfold(watcher, Watcher::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    Sse::new(stream::unfold(watcher, Watcher::next))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
 struct Watcher {

@@ -29,7 +29,9 @@ pub struct FileMeta {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum NotPart10 {
     /// No preamble, or too short for one.
-    #[error("it does not begin as a DICOM file does: there is no DICM after 128 bytes (PS3.10 7.1)")]
+    #[error(
+        "it does not begin as a DICOM file does: there is no DICM after 128 bytes (PS3.10 7.1)"
+    )]
     NoMagic,
     /// It ends before the data set begins.
     #[error("it ends before its data set begins")]
@@ -94,7 +96,9 @@ impl HeadReader {
                     match number {
                         0x0002 => self.sop_class = uid.map(Into::into),
                         0x0003 => self.sop_instance = uid.map(Into::into),
-                        0x0010 => self.transfer_syntax = uid.and_then(|uid| uid.as_str().parse().ok()),
+                        0x0010 => {
+                            self.transfer_syntax = uid.and_then(|uid| uid.as_str().parse().ok());
+                        }
                         _ => {}
                     }
                     self.at = end;
@@ -119,14 +123,21 @@ impl HeadReader {
         if u16::from_le_bytes([*g0, *g1]) != 0x0002 {
             return Ok(Found::DataSet);
         }
-        let Some([_, _, _, _, v0, v1, l0, l1]) = rest.first_chunk() else { return Ok(Found::Unknown) };
+        let Some([_, _, _, _, v0, v1, l0, l1]) = rest.first_chunk() else {
+            return Ok(Found::Unknown);
+        };
         // Explicit VR: lengths of 16 bits, or for some VRs of 32 bits after two reserved bytes (PS3.5 7.1.2).
         let (header, length) = match &[*v0, *v1] {
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV" => {
-                let Some([.., l0, l1, l2, l3]) = rest.first_chunk::<12>() else { return Ok(Found::Unknown) };
+            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN"
+            | b"UR" | b"UT" | b"UV" => {
+                let Some([.., l0, l1, l2, l3]) = rest.first_chunk::<12>() else {
+                    return Ok(Found::Unknown);
+                };
                 (12, u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize)
             }
-            vr if vr.iter().all(u8::is_ascii_uppercase) => (8, usize::from(u16::from_le_bytes([*l0, *l1]))),
+            vr if vr.iter().all(u8::is_ascii_uppercase) => {
+                (8, usize::from(u16::from_le_bytes([*l0, *l1])))
+            }
             _ => return Err(NotPart10::Damaged(self.at)),
         };
         let begin = self.at + header;
@@ -215,7 +226,9 @@ mod tests {
     const DATA_SET: &[u8] = b"\x08\x00\x16\x00UI\x02\x001\x00the rest of it";
 
     /// Feeds pieces; what is left of the data set is joined.
-    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(FileMeta, Vec<u8>), NotPart10> {
+    fn read<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(FileMeta, Vec<u8>), NotPart10> {
         let mut pieces = pieces.into_iter();
         let mut reader = HeadReader::default();
         while let Some(piece) = pieces.next() {
@@ -245,7 +258,8 @@ mod tests {
     fn a_file_that_ends_before_its_data_set_is_refused() {
         let file = head(&ct());
         for end in 0..=file.len() {
-            let reason = if end < PREAMBLE + MAGIC.len() { NotPart10::NoMagic } else { NotPart10::Short };
+            let reason =
+                if end < PREAMBLE + MAGIC.len() { NotPart10::NoMagic } else { NotPart10::Short };
             assert_eq!(read([&file[..end]]), Err(reason), "cut at {end}");
         }
     }
@@ -266,7 +280,9 @@ mod tests {
         assert_eq!(with(b"\x02\x00\x00\x01\x04\x00\x00\x00"), Err(NotPart10::Damaged(good.len())));
         assert_eq!(with(b"\x02\x00\x02\x01OB\0\0\xFF\xFF\xFF\xFF"), Err(NotPart10::Long));
         assert_eq!(with(b"\x02\x00\x02\x01OB\0\0\x08\x00\x00\x00abc"), Err(NotPart10::Short));
-        let silent = [&[0; 128][..], b"DICM\x02\x00\x01\x00OB\0\0\x02\x00\x00\x00\x00\x01", DATA_SET].concat();
+        let silent =
+            [&[0; 128][..], b"DICM\x02\x00\x01\x00OB\0\0\x02\x00\x00\x00\x00\x01", DATA_SET]
+                .concat();
         assert_eq!(read([silent.as_slice()]), Err(NotPart10::NoTransferSyntax));
     }
 

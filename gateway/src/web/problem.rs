@@ -65,14 +65,20 @@ impl Problem {
                 "Something went wrong",
                 "The gateway could not answer this request.",
             )
-            .hint("Try again. If it happens again, give the reference to whoever runs this gateway.")
+            .hint(
+                "Try again. If it happens again, give the reference to whoever runs this gateway.",
+            )
         }
     }
 
     /// The same, where a part of the program has stopped.
     pub(super) fn stopping() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Not available", "The node is stopping or starting.")
-            .hint("Try again in a few seconds.")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Not available",
+            "The node is stopping or starting.",
+        )
+        .hint("Try again in a few seconds.")
     }
 }
 
@@ -84,7 +90,9 @@ fn reference() -> String {
 impl From<IndexError> for Problem {
     fn from(error: IndexError) -> Self {
         match error {
-            IndexError::UnknownTransfer(id) => Self::not_found(format!("There is no transfer {id}.")),
+            IndexError::UnknownTransfer(id) => {
+                Self::not_found(format!("There is no transfer {id}."))
+            }
             error => Self::internal(&error),
         }
     }
@@ -122,7 +130,10 @@ mod tests {
     #[test]
     fn a_slip_is_understood_and_a_stranger_is_told_the_names() {
         let known = ["royal-infirmary", "york-ed"];
-        assert_eq!(did_you_mean("royal-infirmry", known.into_iter()), "Did you mean royal-infirmary?");
+        assert_eq!(
+            did_you_mean("royal-infirmry", known.into_iter()),
+            "Did you mean royal-infirmary?"
+        );
         assert_eq!(did_you_mean("zzz", known.into_iter()), "There are: royal-infirmary, york-ed.");
     }
 
@@ -131,6 +142,9 @@ mod tests {
         let inside = std::io::Error::other("/srv/gantry/index.sqlite is gone");
         let problem = serde_json::to_value(Problem::internal(&inside)).unwrap();
         assert!(!problem.to_string().contains("sqlite"), "{problem}");
-        assert_eq!((problem["status"].as_u64(), problem["reference"].as_str().map(str::len)), (Some(500), Some(8)));
+        assert_eq!(
+            (problem["status"].as_u64(), problem["reference"].as_str().map(str::len)),
+            (Some(500), Some(8))
+        );
     }
 }

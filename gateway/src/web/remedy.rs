@@ -36,10 +36,17 @@ pub(super) fn of_transfer(transfer: &TransferSummary, at: &Circumstances<'_>) ->
 }
 
 /// The remedy for one failure; `by_itself` says whether it is tried again without anyone's help.
-pub(super) fn of(failure: &Failure, by_itself: bool, partner: &str, at: &Circumstances<'_>) -> Remedy {
+pub(super) fn of(
+    failure: &Failure,
+    by_itself: bool,
+    partner: &str,
+    at: &Circumstances<'_>,
+) -> Remedy {
     let ours = at.ae_title;
     let theirs = at.partner.map_or("their AE title", |partner| partner.ae_title.as_str());
-    let address = at.partner.map_or_else(|| "their address".to_owned(), |partner| partner.address.to_string());
+    let address = at
+        .partner
+        .map_or_else(|| "their address".to_owned(), |partner| partner.address.to_string());
     let (what, act) = match (failure.kind, failure.status) {
         (FailureKind::Unreachable, _) => (
             format!("{partner} did not answer."),
@@ -153,7 +160,9 @@ fn rejected(text: &str, partner: &str, ours: &str, theirs: &str) -> (String, Str
     } else {
         (
             format!("{partner} refused the connection and did not say why."),
-            format!("Ask its PACS team whether they have added {ours}, and whether {theirs} is what their system is called."),
+            format!(
+                "Ask its PACS team whether they have added {ours}, and whether {theirs} is what their system is called."
+            ),
         )
     }
 }
@@ -161,7 +170,8 @@ fn rejected(text: &str, partner: &str, ours: &str, theirs: &str) -> (String, Str
 #[cfg(test)]
 mod tests {
     use dicom_ul::pdu::{
-        AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason as User, AssociationRJSource,
+        AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason as User,
+        AssociationRJSource,
     };
 
     use super::super::words::Reader;
@@ -177,8 +187,12 @@ mod tests {
     fn remedy(failure: &Failure, by_itself: bool) -> Remedy {
         let config = config_with(&[("st-elsewhere", "SE_PACS", NO_PINS)]);
         let reader = Reader::here();
-        let at =
-            Circumstances { reader: &reader, ae_title: "RXX_GW", partner: config.partner("st-elsewhere"), ahead: None };
+        let at = Circumstances {
+            reader: &reader,
+            ae_title: "RXX_GW",
+            partner: config.partner("st-elsewhere"),
+            ahead: None,
+        };
         of(failure, by_itself, "St Elsewhere", &at)
     }
 
@@ -187,11 +201,23 @@ mod tests {
         let rejected = FailureKind::AssociationRejected;
         let refused = FailureKind::Refused;
         let table: &[(FailureKind, Option<u16>, &str, &str, &str)] = &[
-            (FailureKind::Unreachable, None, "", "St Elsewhere did not answer.", "running and reachable"),
+            (
+                FailureKind::Unreachable,
+                None,
+                "",
+                "St Elsewhere did not answer.",
+                "running and reachable",
+            ),
             (FailureKind::TlsFailed, None, "", "certificate", "gantry partner test st-elsewhere"),
             (rejected, None, "", "did not say why", "added RXX_GW"),
             (rejected, None, "local limit exceeded", "is busy", "overloaded"),
-            (FailureKind::NoPresentationContext, None, "", "images of this kind", "SOP class and transfer syntax"),
+            (
+                FailureKind::NoPresentationContext,
+                None,
+                "",
+                "images of this kind",
+                "SOP class and transfer syntax",
+            ),
             (refused, Some(0xA900), "", "not what they are called", "does not help"),
             (refused, Some(0xC123), "", "could not make sense", "log for the time"),
             (refused, Some(0x0122), "", "does not take images of this kind", "SOP class"),
@@ -205,7 +231,8 @@ mod tests {
             (FailureKind::SourceUnreadable, None, "", "its own copy", "runs this gateway"),
         ];
         for (kind, status, text, what, act) in table {
-            let remedy = remedy(&Failure { kind: *kind, status: *status, text: (*text).to_owned() }, false);
+            let remedy =
+                remedy(&Failure { kind: *kind, status: *status, text: (*text).to_owned() }, false);
             assert!(remedy.what.contains(what), "{kind}: {}", remedy.what);
             assert!(remedy.act.contains(act), "{kind}: {}", remedy.act);
             for sentence in [&remedy.what, &remedy.act, &remedy.next] {
@@ -229,10 +256,14 @@ mod tests {
             let source = AssociationRJSource::ServiceUser(reason);
             RequestError::Rejected(AssociationRJ { result: AssociationRJResult::Permanent, source })
         };
-        let calling = remedy(&connect::explain(&rejection(User::CallingAETitleNotRecognized)), false);
+        let calling =
+            remedy(&connect::explain(&rejection(User::CallingAETitleNotRecognized)), false);
         let called = remedy(&connect::explain(&rejection(User::CalledAETitleNotRecognized)), false);
 
-        assert_eq!(calling.what, "St Elsewhere refused the images: it does not know our name RXX_GW.");
+        assert_eq!(
+            calling.what,
+            "St Elsewhere refused the images: it does not know our name RXX_GW."
+        );
         assert_eq!(calling.short_act(), "Ask its PACS team to add RXX_GW.");
         assert_eq!(called.what, "St Elsewhere answered, but nothing there is called SE_PACS.");
     }

@@ -36,7 +36,12 @@ const GRACE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves the web's listener until stopped; with `tls`, https and nothing else.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    stop: CancellationToken,
+) {
     let tls = tls.map(TlsAcceptor::from);
     run(listener, &stop, |stream, stop| {
         let (tls, router) = (tls.clone(), router.clone());
@@ -45,7 +50,9 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router
                 None => converse(stream, router, stop).await,
                 Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
                     Ok(Ok(stream)) => converse(stream, router, stop).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "web client failed the TLS handshake"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "web client failed the TLS handshake");
+                    }
                     Err(_) => tracing::debug!("web client did not finish the TLS handshake"),
                 },
             }
@@ -84,8 +91,11 @@ impl Accept for UnixListener {
     }
 }
 
-async fn run<L, F>(listener: L, stop: &CancellationToken, serve: impl Fn(L::Stream, CancellationToken) -> F)
-where
+async fn run<L, F>(
+    listener: L,
+    stop: &CancellationToken,
+    serve: impl Fn(L::Stream, CancellationToken) -> F,
+) where
     L: Accept,
     F: Future<Output = ()> + Send + 'static,
 {

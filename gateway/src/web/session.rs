@@ -207,7 +207,11 @@ mod tests {
 
         for look in 1..=25 {
             advance(Duration::from_mins(29)).await;
-            assert_eq!(sessions.person(&in_use).is_some(), look * 29 < 12 * 60, "after {look} times 29 minutes");
+            assert_eq!(
+                sessions.person(&in_use).is_some(),
+                look * 29 < 12 * 60,
+                "after {look} times 29 minutes"
+            );
         }
 
         assert_eq!(sessions.person(&left_alone), None);

@@ -1,7 +1,5 @@
 //! What the web promises as a whole, asked over the routers as a client would.
 
-mod look;
-
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,7 +7,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use dicom_dictionary_std::tags;
 use gantry_store::facts::{Facts, ObjectId, Priority, Purpose};
-use gantry_store::index::{Arrival, DeliveryId, Event, Failure, FailureKind, Receipt, Routed, TransferId};
+use gantry_store::index::{
+    Arrival, DeliveryId, Event, Failure, FailureKind, Receipt, Routed, TransferId,
+};
 use gantry_store::object::FileObjects;
 use gantry_store::sealed::Keyring;
 use gantry_store::spool::Durability;
@@ -73,12 +73,16 @@ impl Answer {
 impl Node {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = config_in(folder.path(), &[(INFIRMARY, "RI_IEP", NO_PINS), ("york-ed", "YORK", NO_PINS)]);
+        let mut config = config_in(
+            folder.path(),
+            &[(INFIRMARY, "RI_IEP", NO_PINS), ("york-ed", "YORK", NO_PINS)],
+        );
         config.partners[0].display_name = "St Elsewhere".to_owned();
         config.partners[0].phone = Some("0113 496 0000".to_owned());
         config.partners[1].display_name = "York Emergency Department".to_owned();
         config.partners[1].may.clear();
-        config.web = Some(Web { address: "127.0.0.1:8080".parse().unwrap(), tls: WebTls::Off, url: None });
+        config.web =
+            Some(Web { address: "127.0.0.1:8080".parse().unwrap(), tls: WebTls::Off, url: None });
         let keyring = Arc::new(Keyring::create(&config.node.keys_dir()).unwrap());
         let spool = Arc::new(Spool::open(&config.node.spool_dir(), keyring, 0).unwrap());
         let (handoff, arrivals) = Handoff::new();
@@ -118,19 +122,27 @@ impl Node {
     }
 
     fn cookie(&self, person: &str) -> String {
-        let session = self.state.sessions.sign_in(&self.state.sessions.issue_link(), person).unwrap();
+        let session =
+            self.state.sessions.sign_in(&self.state.sessions.issue_link(), person).unwrap();
         format!("gantry={session}")
     }
 
     /// Records images of one study for a partner, and says which transfer that made.
-    async fn images(&self, patient: &Patient, numbers: std::ops::Range<u64>, to: &str, priority: Priority) -> TransferId {
+    async fn images(
+        &self,
+        patient: &Patient,
+        numbers: std::ops::Range<u64>,
+        to: &str,
+        priority: Priority,
+    ) -> TransferId {
         let arrivals: Vec<_> = numbers.map(|number| patient.image(number, to, priority)).collect();
         self.state.index.record(&arrivals).await.unwrap()[0].transfers[0]
     }
 
     async fn claim(&self, partner: &str, limit: u32) -> Vec<DeliveryId> {
         let lease = Duration::from_mins(1);
-        let claims = self.state.index.claim(partner, "node", limit, lease, Timestamp::now()).await.unwrap();
+        let claims =
+            self.state.index.claim(partner, "node", limit, lease, Timestamp::now()).await.unwrap();
         claims.into_iter().map(|claim| claim.delivery).collect()
     }
 
@@ -144,11 +156,16 @@ async fn answer(router: Router, request: Request<Body>) -> Answer {
     let response = TowerToHyperService::new(router).call(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    }
 }
 
 fn request(method: Method, path: &str) -> Request<Body> {
-    let request = Request::builder().method(method).uri(path).header(header::HOST, "127.0.0.1:8080");
+    let request =
+        Request::builder().method(method).uri(path).header(header::HOST, "127.0.0.1:8080");
     request.body(Body::empty()).unwrap()
 }
 
@@ -195,7 +212,8 @@ impl Patient {
         let now = Timestamp::now();
         facts.study = format!("2.25.{}", self.study).parse().unwrap();
         facts.series = format!("2.25.{}.{}", self.study, number / 200).parse().unwrap();
-        facts.sop_instance = format!("2.25.{}.{}.{number}", self.study, number / 200).parse().unwrap();
+        facts.sop_instance =
+            format!("2.25.{}.{}.{number}", self.study, number / 200).parse().unwrap();
         facts.object = ObjectId::new();
         facts.received_at = now - Duration::from_secs(self.ago.unsigned_abs());
         facts.digest.0[..8].copy_from_slice(&(self.study << 32 | number).to_le_bytes());
@@ -219,8 +237,17 @@ impl Patient {
     }
 
     fn image(&self, number: u64, to: &str, priority: Priority) -> Arrival {
-        let purpose = if priority == Priority::Emergency { Purpose::EmergencyTransfer } else { Purpose::DirectCare };
-        let routed = Routed { partner: to.to_owned(), route: "emergency to St Elsewhere".to_owned(), purpose, priority };
+        let purpose = if priority == Priority::Emergency {
+            Purpose::EmergencyTransfer
+        } else {
+            Purpose::DirectCare
+        };
+        let routed = Routed {
+            partner: to.to_owned(),
+            route: "emergency to St Elsewhere".to_owned(),
+            purpose,
+            priority,
+        };
         Arrival { facts: self.facts(number), routed: vec![routed] }
     }
 }
@@ -277,8 +304,15 @@ const ROUTES: &[(&str, &[Method])] = &[
 ];
 /// What a stranger reaches.
 const OPEN: &[&str] = &["/sign-in", "/assets/", "/healthz", "/readyz", "/metrics"];
-const METHODS: &[Method] =
-    &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+const METHODS: &[Method] = &[
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
 
 #[tokio::test]
 async fn a_stranger_sees_nothing_of_a_patient_whatever_they_ask_for() {
@@ -296,15 +330,31 @@ async fn a_stranger_sees_nothing_of_a_patient_whatever_they_ask_for() {
                     request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
                 }
                 let answer = node.ask(request).await;
-                for secret in ["SMITH", "Smith", "9434765919", "943 476 5919", "2.25.100", "CT Head", &id.to_string()] {
+                for secret in [
+                    "SMITH",
+                    "Smith",
+                    "9434765919",
+                    "943 476 5919",
+                    "2.25.100",
+                    "CT Head",
+                    &id.to_string(),
+                ] {
                     assert!(!answer.body.contains(secret), "{method} {path} says {secret}");
                 }
                 if !OPEN.iter().any(|open| path.starts_with(open)) {
                     let turned_away = match answer.status {
                         StatusCode::SEE_OTHER => answer.location() == Some("/sign-in"),
-                        status => status == StatusCode::UNAUTHORIZED && (answer.body.is_empty() || answer.json()["hint"].is_string()),
+                        status => {
+                            status == StatusCode::UNAUTHORIZED
+                                && (answer.body.is_empty() || answer.json()["hint"].is_string())
+                        }
                     };
-                    assert!(turned_away, "{method} {path}: {} {:?}", answer.status, answer.location());
+                    assert!(
+                        turned_away,
+                        "{method} {path}: {} {:?}",
+                        answer.status,
+                        answer.location()
+                    );
                 }
             }
         }
@@ -320,18 +370,30 @@ async fn every_answer_tells_the_browser_what_it_may_do() {
     node.state.stop.cancel(); // so that event streams end
 
     for (path, methods) in ROUTES {
-        for (method, signed_in) in methods.iter().flat_map(|method| [(method, false), (method, true)]) {
+        for (method, signed_in) in
+            methods.iter().flat_map(|method| [(method, false), (method, true)])
+        {
             let mut request = request(method.clone(), path);
             if signed_in {
                 request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
             }
             let answer = node.ask(request).await;
-            let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default();
-            assert!(header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"), "{path}");
+            let header = |name: &str| {
+                answer.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+            };
+            assert!(
+                header("content-security-policy")
+                    .starts_with("default-src 'none'; script-src 'self'"),
+                "{path}"
+            );
             assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
             assert_eq!(header("cross-origin-opener-policy"), "same-origin", "{path}");
             if !path.starts_with("/assets/") {
-                assert!(matches!(header("cache-control"), "no-store" | "no-cache"), "{path}: {}", header("cache-control"));
+                assert!(
+                    matches!(header("cache-control"), "no-store" | "no-cache"),
+                    "{path}: {}",
+                    header("cache-control")
+                );
             }
             for inline in ["<script>", "style=", " onclick", "javascript:"] {
                 assert!(!answer.body.contains(inline), "{path} has {inline}");
@@ -350,11 +412,16 @@ async fn a_link_signs_one_browser_in_once_and_opening_it_does_not_use_it() {
     let again = node.ask(form(&path, "name=Someone+else")).await;
     let opened_late = node.ask(get(&path)).await;
 
-    assert!(opened.iter().all(|page| page.status == StatusCode::OK && page.body.contains("Sign in on this computer")));
+    assert!(opened.iter().all(
+        |page| page.status == StatusCode::OK && page.body.contains("Sign in on this computer")
+    ));
     assert_eq!((signed_in.status, signed_in.location()), (StatusCode::SEE_OTHER, Some("/")));
     assert_eq!((again.status, opened_late.status), (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN));
     let cookie = signed_in.headers[header::SET_COOKIE].to_str().unwrap();
-    assert!(cookie.starts_with("gantry=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
+    assert!(
+        cookie.starts_with("gantry=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"),
+        "{cookie}"
+    );
     let mut board = get("/");
     board.headers_mut().insert(header::COOKIE, cookie.split(';').next().unwrap().parse().unwrap());
     assert_eq!(node.ask(board).await.status, StatusCode::OK);
@@ -368,9 +435,14 @@ async fn over_https_the_cookie_is_bound_to_the_host() {
     node.state.config = Arc::new(config);
     let path = format!("/sign-in/{}", node.state.sessions.issue_link());
 
-    let cookie = node.ask(form(&path, "")).await.headers[header::SET_COOKIE].to_str().unwrap().to_owned();
+    let cookie =
+        node.ask(form(&path, "")).await.headers[header::SET_COOKIE].to_str().unwrap().to_owned();
 
-    assert!(cookie.starts_with("__Host-gantry=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"), "{cookie}");
+    assert!(
+        cookie.starts_with("__Host-gantry=")
+            && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"),
+        "{cookie}"
+    );
     assert_eq!(node.read("/").await.status, StatusCode::SEE_OTHER, "a cookie of plain http counts");
 }
 
@@ -423,8 +495,12 @@ async fn a_form_on_another_site_changes_nothing() {
     for from in [&[("sec-fetch-site", "same-origin")], &[("origin", "http://127.0.0.1:8080")]] {
         assert_eq!(node.ask(post(from)).await.status, StatusCode::SEE_OTHER, "{from:?}");
     }
-    let cancelled = node.state.index.transfer(id).await.unwrap().unwrap().transfer.cancelled.unwrap();
-    assert_eq!((cancelled.by.as_str(), cancelled.reason.as_deref()), ("A Registrar", Some("because")));
+    let cancelled =
+        node.state.index.transfer(id).await.unwrap().unwrap().transfer.cancelled.unwrap();
+    assert_eq!(
+        (cancelled.by.as_str(), cancelled.reason.as_deref()),
+        ("A Registrar", Some("because"))
+    );
 }
 
 #[tokio::test]
@@ -435,7 +511,10 @@ async fn another_name_for_this_machine_is_not_served() {
         request.headers_mut().insert(header::HOST, host.parse().unwrap());
         request
     };
-    assert_eq!(node.ask(asked_for("evil.example:8080")).await.status, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(
+        node.ask(asked_for("evil.example:8080")).await.status,
+        StatusCode::MISDIRECTED_REQUEST
+    );
     assert_eq!(node.ask(asked_for("localhost:8080")).await.status, StatusCode::OK);
     let mut nameless = get("/sign-in");
     nameless.headers_mut().clear();
@@ -445,7 +524,12 @@ async fn another_name_for_this_machine_is_not_served() {
 #[tokio::test]
 async fn what_a_sender_wrote_is_shown_as_text() {
     let node = Node::start().await;
-    let hostile = Patient { name: "<script>alert(1)</script>^'\"><img", description: "<b>XR</b> & more", id: "\"><svg", ..ANNA };
+    let hostile = Patient {
+        name: "<script>alert(1)</script>^'\"><img",
+        description: "<b>XR</b> & more",
+        id: "\"><svg",
+        ..ANNA
+    };
     let id = node.images(&hostile, 0..1, INFIRMARY, Priority::Emergency).await;
 
     for page in [node.read("/").await, node.read(&format!("/transfers/{id}")).await] {
@@ -475,14 +559,48 @@ async fn the_board_shows_what_needs_action_first_then_the_longest_wait() {
     let only_action = node.read("/?show=needs-action").await.body;
     let elsewhere = node.read("/?partner=york-ed").await.body;
 
-    let place = |name: &str| board.find(name).unwrap_or_else(|| panic!("{name} is not on the board"));
+    let place =
+        |name: &str| board.find(name).unwrap_or_else(|| panic!("{name} is not on the board"));
     let order = ["REFUSED, R", "LONG, L", "SHORT, S", "DONE, D"].map(place);
     assert!(order.is_sorted(), "{order:?}");
     assert!(!board.contains("ROUTINE") && all.contains("ROUTINE, R"));
     assert!(only_action.contains("REFUSED, R") && !only_action.contains("LONG, L"));
     assert!(elsewhere.contains("No emergency transfer is under way."));
-    assert!(board.contains("1 transfer needs action, 2 in progress, 1 sent or ended in the last 24 hours."));
+    assert!(
+        board.contains(
+            "1 transfer needs action, 2 in progress, 1 sent or ended in the last 24 hours."
+        )
+    );
     assert_eq!(node.read("/?show=nonsense").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_the_script_asks_for_has_every_live_part_of_the_page_and_no_shell() {
+    let node = Node::start().await;
+    let id = node.images(&ANNA, 0..3, INFIRMARY, Priority::Emergency).await;
+    let live_parts = |html: &str| {
+        let tags =
+            html.split('<').filter(|tag| tag.contains(" data-keep") || tag.contains(" data-swap"));
+        let ids = tags
+            .map(|tag| tag.split("id=\"").nth(1).unwrap().split('"').next().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+
+    for path in ["/".to_owned(), format!("/transfers/{id}")] {
+        let page = node.read(&path).await.body;
+        let source = page
+            .split("data-live=\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .replace("&#38;", "&");
+        let fragment = node.read(&source).await.body;
+        assert!(page.contains("<html") && !fragment.contains("<html"), "{path}");
+        assert!(live_parts(&page).contains(&"updated".to_owned()), "{path}");
+        assert_eq!(live_parts(&page), live_parts(&fragment), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -491,7 +609,9 @@ async fn buttons_do_what_they_say_and_the_timeline_says_who() {
     let id = node.images(&ANNA, 0..3, INFIRMARY, Priority::Routine).await;
     let press = async |button: &str, fields: &str| {
         let mut request = form(&format!("/transfers/{id}/{button}"), fields);
-        request.headers_mut().insert(header::COOKIE, node.cookie("Dr A Registrar").parse().unwrap());
+        request
+            .headers_mut()
+            .insert(header::COOKIE, node.cookie("Dr A Registrar").parse().unwrap());
         node.ask(request).await.status
     };
 
@@ -504,7 +624,15 @@ async fn buttons_do_what_they_say_and_the_timeline_says_who() {
     assert_eq!(press("explode", "").await, StatusCode::NOT_FOUND);
 
     let page = node.read(&format!("/transfers/{id}")).await.body;
-    for said in ["Made more urgent", "Paused", "Resumed", "Cancelled", "Tried again on request", "By Dr A Registrar", "“wrong trust”"] {
+    for said in [
+        "Made more urgent",
+        "Paused",
+        "Resumed",
+        "Cancelled",
+        "Tried again on request",
+        "By Dr A Registrar",
+        "“wrong trust”",
+    ] {
         assert!(page.contains(said), "{said}");
     }
     let woken = node.bell.0.lock().unwrap().clone();
@@ -522,7 +650,10 @@ async fn pages_that_do_not_exist_say_so_without_internals() {
     }
     let problem = node.read("/api/v1/transfers/01JD8Z6Q3M5V7X9B2C4D6F8G0H").await;
     assert_eq!(problem.headers[header::CONTENT_TYPE], "application/problem+json");
-    assert_eq!((problem.json()["status"].as_u64(), problem.json()["title"].as_str()), (Some(404), Some("Not found")));
+    assert_eq!(
+        (problem.json()["status"].as_u64(), problem.json()["title"].as_str()),
+        (Some(404), Some("Not found"))
+    );
     assert_eq!(node.read("/api/v1/transfers?colour=red").await.status, StatusCode::BAD_REQUEST);
 }
 
@@ -533,20 +664,38 @@ async fn the_api_tells_programs_what_pages_tell_people() {
     let claimed = node.claim(INFIRMARY, 3).await;
     node.settle(&claimed[..1], &accepted()).await;
 
-    let sending = node.ask_admin(get("/api/v1/transfers?state=sending&priority=emergency")).await.json();
+    let sending =
+        node.ask_admin(get("/api/v1/transfers?state=sending&priority=emergency")).await.json();
     let sent = node.ask_admin(get("/api/v1/transfers?state=sent")).await.json();
     let one = node.ask_admin(get(&format!("/api/v1/transfers/{id}"))).await.json();
-    let deliveries = node.ask_admin(get(&format!("/api/v1/transfers/{id}/deliveries"))).await.json();
+    let deliveries =
+        node.ask_admin(get(&format!("/api/v1/transfers/{id}/deliveries"))).await.json();
     let status = node.ask_admin(get("/api/v1/status")).await.json();
-    let studies = node.ask_admin(get("/api/v1/studies?accession_number=RXX-2026-004711")).await.json();
+    let studies =
+        node.ask_admin(get("/api/v1/studies?accession_number=RXX-2026-004711")).await.json();
 
-    assert_eq!((sending[0]["id"].as_str(), sent.as_array().map(Vec::len)), (Some(id.to_string().as_str()), Some(0)));
-    assert_eq!((one["state"].as_str(), one["sentence"].as_str()), (Some("sending"), Some("1 of 3 images.")));
-    assert_eq!((one["partner_name"].as_str(), one["counts"]["delivered"].as_u64()), (Some("St Elsewhere"), Some(1)));
-    assert_eq!((deliveries[0]["state"].as_str(), deliveries[1]["state"].as_str()), (Some("delivered"), Some("sending")));
+    assert_eq!(
+        (sending[0]["id"].as_str(), sent.as_array().map(Vec::len)),
+        (Some(id.to_string().as_str()), Some(0))
+    );
+    assert_eq!(
+        (one["state"].as_str(), one["sentence"].as_str()),
+        (Some("sending"), Some("1 of 3 images."))
+    );
+    assert_eq!(
+        (one["partner_name"].as_str(), one["counts"]["delivered"].as_u64()),
+        (Some("St Elsewhere"), Some(1))
+    );
+    assert_eq!(
+        (deliveries[0]["state"].as_str(), deliveries[1]["state"].as_str()),
+        (Some("delivered"), Some("sending"))
+    );
     let infirmary = &status["partners"][0];
     let count = |what: &str| infirmary[what].as_u64().unwrap();
-    assert_eq!(count("ordered"), count("delivered") + count("waiting") + count("set_aside") + count("cancelled"));
+    assert_eq!(
+        count("ordered"),
+        count("delivered") + count("waiting") + count("set_aside") + count("cancelled")
+    );
     assert_eq!((count("ordered"), status["ae_title"].as_str()), (3, Some("GANTRY")));
     assert_eq!(studies[0]["study_instance_uid"], "2.25.100");
     let gone = node.ask_admin(get("/api/v1/studies/1.2.3")).await;
@@ -566,10 +715,20 @@ async fn the_socket_acts_in_the_name_that_the_command_line_gives() {
     let paused = node.ask_admin(pause).await.json();
     let raised = node.ask_admin(raise).await.json();
 
-    assert_eq!((paused["transfer"]["state"].as_str(), paused["transfer"]["paused"]["by"].as_str()), (Some("paused"), Some("anna (command line)")));
-    assert_eq!((raised["changed"].as_u64(), raised["transfer"]["priority"].as_str()), (Some(3), Some("emergency")));
-    let nothing = node.ask_admin(request(Method::POST, &format!("/api/v1/transfers/{id}/priority"))).await;
-    assert_eq!((nothing.status, nothing.json()["hint"].is_string()), (StatusCode::BAD_REQUEST, true));
+    assert_eq!(
+        (paused["transfer"]["state"].as_str(), paused["transfer"]["paused"]["by"].as_str()),
+        (Some("paused"), Some("anna (command line)"))
+    );
+    assert_eq!(
+        (raised["changed"].as_u64(), raised["transfer"]["priority"].as_str()),
+        (Some(3), Some("emergency"))
+    );
+    let nothing =
+        node.ask_admin(request(Method::POST, &format!("/api/v1/transfers/{id}/priority"))).await;
+    assert_eq!(
+        (nothing.status, nothing.json()["hint"].is_string()),
+        (StatusCode::BAD_REQUEST, true)
+    );
 }
 
 #[tokio::test]
@@ -618,7 +777,8 @@ fn upload(query: &str, batch: Option<&str>, body: &[u8]) -> Request<Body> {
     if let Some(batch) = batch {
         request.headers_mut().insert("gantry-batch", batch.parse().unwrap());
     }
-    let pieces: Vec<_> = body.chunks(100).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    let pieces: Vec<_> =
+        body.chunks(100).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
     *request.body_mut() = Body::from_stream(futures_util::stream::iter(pieces));
     request
 }
@@ -633,14 +793,27 @@ async fn a_file_that_is_uploaded_is_taken_in_like_one_from_an_association() {
     let first = answer(router.clone(), upload(to, Some("batch 1"), &file("2.25.1"))).await;
     let second = answer(router.clone(), upload(to, Some("batch 1"), &file("2.25.2"))).await;
 
-    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED), "{}", first.body);
+    assert_eq!(
+        (first.status, second.status),
+        (StatusCode::CREATED, StatusCode::CREATED),
+        "{}",
+        first.body
+    );
     assert_eq!(first.json()["study_instance_uid"], "2.25.100");
     assert_eq!(first.json()["length"].as_u64(), Some(data_set("2.25.1").len() as u64));
     assert!(node.state.open_studies.contains(&study), "the batch is open");
-    let Some(Arrived::Instance(facts)) = node.arrivals.recv().await else { panic!("nothing arrived") };
+    let Some(Arrived::Instance(facts)) = node.arrivals.recv().await else {
+        panic!("nothing arrived")
+    };
     let addressed = facts.origin.addressed_to.as_ref().unwrap();
-    assert_eq!((addressed.partner.as_str(), addressed.purpose), (INFIRMARY, Purpose::EmergencyTransfer));
-    assert_eq!((facts.origin.listener.as_str(), facts.origin.calling_ae_title.as_str()), ("cli", "GANTRY"));
+    assert_eq!(
+        (addressed.partner.as_str(), addressed.purpose),
+        (INFIRMARY, Purpose::EmergencyTransfer)
+    );
+    assert_eq!(
+        (facts.origin.listener.as_str(), facts.origin.calling_ae_title.as_str()),
+        ("cli", "GANTRY")
+    );
 
     let object = first.json()["object"].as_str().unwrap().to_owned();
     let exported = answer(router.clone(), get(&format!("/api/v1/objects/{object}/part10"))).await;
@@ -649,7 +822,9 @@ async fn a_file_that_is_uploaded_is_taken_in_like_one_from_an_association() {
     let ended = answer(router, request(Method::DELETE, "/api/v1/batches/batch%201")).await;
     assert_eq!(ended.status, StatusCode::NO_CONTENT);
     assert!(matches!(node.arrivals.recv().await, Some(Arrived::Instance(_))));
-    assert!(matches!(node.arrivals.recv().await, Some(Arrived::Ended(studies)) if studies == [study]));
+    assert!(
+        matches!(node.arrivals.recv().await, Some(Arrived::Ended(studies)) if studies == [study])
+    );
 }
 
 #[tokio::test]
@@ -657,7 +832,10 @@ async fn a_batch_that_its_client_left_ends_by_itself() {
     let mut node = Node::start().await;
     let router = admin_router(node.state.clone());
 
-    assert_eq!(answer(router, upload("", Some("left"), &file("2.25.1"))).await.status, StatusCode::CREATED);
+    assert_eq!(
+        answer(router, upload("", Some("left"), &file("2.25.1"))).await.status,
+        StatusCode::CREATED
+    );
 
     assert!(matches!(node.arrivals.recv().await, Some(Arrived::Instance(_))));
     assert!(node.arrivals.try_recv().is_err(), "another file may follow");
@@ -672,15 +850,31 @@ async fn an_upload_that_cannot_be_taken_says_why() {
     let mut cut = file("2.25.1");
     cut.truncate(cut.len() - 3);
     for (query, body, status, said) in [
-        ("?to=royal-infirmry", file("2.25.1"), StatusCode::NOT_FOUND, "Did you mean royal-infirmary?"),
+        (
+            "?to=royal-infirmry",
+            file("2.25.1"),
+            StatusCode::NOT_FOUND,
+            "Did you mean royal-infirmary?",
+        ),
         ("?to=york-ed", file("2.25.1"), StatusCode::FORBIDDEN, "receive"),
         ("?to=royal-infirmary&purpose=research", file("2.25.1"), StatusCode::FORBIDDEN, "identity"),
         ("?priority=emergency", file("2.25.1"), StatusCode::BAD_REQUEST, "partner"),
         ("?to=royal-infirmary&priority=stat", file("2.25.1"), StatusCode::BAD_REQUEST, "query"),
         ("", b"not DICOM at all".to_vec(), StatusCode::UNPROCESSABLE_ENTITY, "DICM"),
         ("", cut, StatusCode::UNPROCESSABLE_ENTITY, "not taken"),
-        ("", [file("2.25.1")[..200].to_vec(), vec![7; 3000]].concat(), StatusCode::UNPROCESSABLE_ENTITY, "not taken"),
-        ("", [file("2.25.1"), b"\xE0\x7F\x10\x00OW\0\0\0\0\x20\0".to_vec(), vec![0; 2 << 20]].concat(), StatusCode::PAYLOAD_TOO_LARGE, "longer than"),
+        (
+            "",
+            [file("2.25.1")[..200].to_vec(), vec![7; 3000]].concat(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "not taken",
+        ),
+        (
+            "",
+            [file("2.25.1"), b"\xE0\x7F\x10\x00OW\0\0\0\0\x20\0".to_vec(), vec![0; 2 << 20]]
+                .concat(),
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "longer than",
+        ),
     ] {
         let answer = node.ask_admin(upload(query, None, &body)).await;
         assert_eq!(answer.status, status, "{query}: {}", answer.body);
@@ -693,7 +887,9 @@ async fn routes_are_explained_for_an_instance_that_is_here() {
     let mut node = Node::start().await;
     let taken = node.ask_admin(upload("", None, &file("2.25.1"))).await;
     assert_eq!(taken.status, StatusCode::CREATED);
-    let Some(Arrived::Instance(facts)) = node.arrivals.recv().await else { panic!("nothing arrived") };
+    let Some(Arrived::Instance(facts)) = node.arrivals.recv().await else {
+        panic!("nothing arrived")
+    };
     node.state.index.record(&[Arrival { facts: *facts, routed: Vec::new() }]).await.unwrap();
     let ask = |body: &'static str| {
         let mut request = request(Method::POST, "/api/v1/routes/explain");
@@ -704,7 +900,10 @@ async fn routes_are_explained_for_an_instance_that_is_here() {
     let explained = node.ask_admin(ask(r#"{"instance": "2.25.1"}"#)).await;
 
     assert_eq!(explained.json()["routes"][0]["matches"], true, "{}", explained.body);
-    assert_eq!(node.ask_admin(ask(r#"{"instance": "2.25.9"}"#)).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        node.ask_admin(ask(r#"{"instance": "2.25.9"}"#)).await.status,
+        StatusCode::NOT_FOUND
+    );
     assert_eq!(node.ask_admin(ask("{}")).await.status, StatusCode::BAD_REQUEST);
 }
 
@@ -713,11 +912,19 @@ async fn health_is_told_to_everyone_and_says_what_is_wrong() {
     let node = Node::start().await;
     node.images(&ANNA, 0..3, INFIRMARY, Priority::Routine).await;
 
-    let (alive, ready, metrics) = (node.ask(get("/healthz")).await, node.ask(get("/readyz")).await, node.ask(get("/metrics")).await);
+    let (alive, ready, metrics) = (
+        node.ask(get("/healthz")).await,
+        node.ask(get("/readyz")).await,
+        node.ask(get("/metrics")).await,
+    );
 
     assert_eq!((alive.status, alive.body.as_str()), (StatusCode::OK, "ok\n"));
     assert_eq!((ready.status, ready.json()["ready"].as_bool()), (StatusCode::OK, Some(true)));
-    assert!(metrics.body.contains("gantry_deliveries{partner=\"royal-infirmary\",state=\"Waiting\"} 3"), "{}", metrics.body);
+    assert!(
+        metrics.body.contains("gantry_deliveries{partner=\"royal-infirmary\",state=\"Waiting\"} 3"),
+        "{}",
+        metrics.body
+    );
     assert!(metrics.body.ends_with("# EOF\n"));
 
     node.state.index.close().await;
@@ -733,10 +940,16 @@ async fn events_follow_changes_and_end_with_the_node_and_with_the_session() {
     let listen = async || {
         let mut request = get("/events");
         request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
-        TowerToHyperService::new(public_router(node.state.clone())).call(request).await.unwrap().into_body()
+        TowerToHyperService::new(public_router(node.state.clone()))
+            .call(request)
+            .await
+            .unwrap()
+            .into_body()
     };
     let next = async |body: &mut Body| {
-        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.expect("an event in time");
+        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame())
+            .await
+            .expect("an event in time");
         frame.map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
     };
 
@@ -764,9 +977,15 @@ async fn the_server_stops_with_a_stream_open_and_cuts_nobody_who_is_being_answer
     let node = Node::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(serve(listener, None, public_router(node.state.clone()), node.state.stop.clone()));
+    let serving = tokio::spawn(serve(
+        listener,
+        None,
+        public_router(node.state.clone()),
+        node.state.stop.clone(),
+    ));
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {}\r\n\r\n", node.cookie(""));
+    let request =
+        format!("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {}\r\n\r\n", node.cookie(""));
     client.write_all(request.as_bytes()).await.unwrap();
     let mut begun = [0; 15];
     client.read_exact(&mut begun).await.unwrap();

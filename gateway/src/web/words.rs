@@ -16,7 +16,8 @@ use crate::config::Partner;
 /// "SMITH, Anna (Mrs)" for `SMITH^ANNA^^MRS` (PS3.5 6.2.1).
 pub(super) fn patient_name(dicom: Option<&str>) -> String {
     // Alphabetic, ideographic, phonetic: the first that says anything.
-    let group = dicom.unwrap_or_default().split('=').find(|group| group.contains(|c| c != '^' && c != ' '));
+    let group =
+        dicom.unwrap_or_default().split('=').find(|group| group.contains(|c| c != '^' && c != ' '));
     let Some(group) = group else { return "No name".to_owned() };
     let mut parts = group.split('^').map(str::trim);
     let mut part = || parts.next().unwrap_or_default();
@@ -62,7 +63,9 @@ pub(super) struct PatientNumber {
 pub(super) fn patient_number(id: Option<&str>) -> Option<PatientNumber> {
     let id = id.map(str::trim).filter(|id| !id.is_empty())?;
     let digits: String = id.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
-    let (Some(first), Some(second), Some(third)) = (digits.get(..3), digits.get(3..6), digits.get(6..)) else {
+    let (Some(first), Some(second), Some(third)) =
+        (digits.get(..3), digits.get(3..6), digits.get(6..))
+    else {
         return Some(PatientNumber { label: "Patient ID", number: id.to_owned() });
     };
     if is_nhs_number(&digits) {
@@ -75,7 +78,8 @@ pub(super) fn patient_number(id: Option<&str>) -> Option<PatientNumber> {
 fn is_nhs_number(digits: &str) -> bool {
     let values: Option<Vec<u32>> = digits.chars().map(|c| c.to_digit(10)).collect();
     let Some(values) = values.filter(|values| values.len() == 10) else { return false };
-    let sum: u32 = values.iter().zip([10, 9, 8, 7, 6, 5, 4, 3, 2]).map(|(value, weight)| value * weight).sum();
+    let sum: u32 =
+        values.iter().zip([10, 9, 8, 7, 6, 5, 4, 3, 2]).map(|(value, weight)| value * weight).sum();
     let check = (11 - sum % 11) % 11;
     values.last() == Some(&check)
 }
@@ -83,7 +87,10 @@ fn is_nhs_number(digits: &str) -> bool {
 /// "14 Mar 1970" for `19700314`; what is no date is shown as it is.
 pub(super) fn date(dicom: Option<&str>) -> Option<String> {
     let text = dicom.map(str::trim).filter(|text| !text.is_empty())?;
-    Some(civil_date(text).map_or_else(|| text.to_owned(), |date| date.strftime("%-d %b %Y").to_string()))
+    Some(
+        civil_date(text)
+            .map_or_else(|| text.to_owned(), |date| date.strftime("%-d %b %Y").to_string()),
+    )
 }
 
 /// "56 years", or for small children "5 months".
@@ -187,7 +194,10 @@ impl Reader {
 
     /// When today began.
     pub(super) fn midnight(&self) -> Timestamp {
-        self.now.to_zoned(self.zone.clone()).start_of_day().map_or(self.now, |midnight| midnight.timestamp())
+        self.now
+            .to_zoned(self.zone.clone())
+            .start_of_day()
+            .map_or(self.now, |midnight| midnight.timestamp())
     }
 }
 
@@ -228,14 +238,22 @@ impl Circumstances<'_> {
 }
 
 /// Where a transfer stands, in the one sentence that people read.
-pub(super) fn sentence(transfer: &TransferSummary, state: TransferState, at: &Circumstances<'_>) -> String {
+pub(super) fn sentence(
+    transfer: &TransferSummary,
+    state: TransferState,
+    at: &Circumstances<'_>,
+) -> String {
     let counts = &transfer.counts;
     let partner = at.partner_name(transfer);
     let images = |count| plural(count, "image");
     match state {
         TransferState::Receiving if counts.delivered > 0 => {
             let verb = if counts.delivered == 1 { "is" } else { "are" };
-            format!("{} so far. {} {verb} already at {partner}.", images(counts.total), grouped(counts.delivered))
+            format!(
+                "{} so far. {} {verb} already at {partner}.",
+                images(counts.total),
+                grouped(counts.delivered)
+            )
         }
         TransferState::Receiving => format!("{} so far.", images(counts.total)),
         TransferState::Queued => match at.ahead {
@@ -257,7 +275,7 @@ pub(super) fn sentence(transfer: &TransferSummary, state: TransferState, at: &Ci
                 all => format!("All {} images were accepted.", grouped(all)),
             };
             let they = if counts.delivered == 1 { "it is" } else { "they are" };
-            let sent = format!("{accepted} We are waiting for {partner} to confirm that {they} stored.");
+            let sent = format!("{accepted} {partner} has not confirmed that {they} stored.");
             match counts.warnings {
                 0 => sent,
                 some => format!("{sent} {partner} gave a warning with {}.", grouped(some)),
@@ -290,7 +308,11 @@ pub(super) fn sentence(transfer: &TransferSummary, state: TransferState, at: &Ci
     }
 }
 
-fn decided(what: &str, decision: Option<&gantry_store::index::Decision>, reader: &Reader) -> String {
+fn decided(
+    what: &str,
+    decision: Option<&gantry_store::index::Decision>,
+    reader: &Reader,
+) -> String {
     let Some(decision) = decision else { return format!("{what}.") };
     let at = reader.moment(decision.at).short;
     match &decision.reason {
@@ -362,7 +384,8 @@ mod tests {
         for id in ["9434765919", "943 476 5919", "943-476-5919 "] {
             assert_eq!(read(id), Some(("NHS number", "943 476 5919".to_owned())), "{id}");
         }
-        for id in ["9434765918", "943476591", "94347659190", "RXX00123", "é34765919", "٩٤٣٤٧٦٥٩١٩"] {
+        for id in ["9434765918", "943476591", "94347659190", "RXX00123", "é34765919", "٩٤٣٤٧٦٥٩١٩"]
+        {
             assert_eq!(read(id), Some(("Patient ID", id.to_owned())), "{id}");
         }
         assert_eq!((patient_number(Some("  ")), patient_number(None)), (None, None));
@@ -400,7 +423,10 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_secs(seconds)), read);
         }
-        assert_eq!((grouped(412), grouped(12_400), grouped(1_000_000)), ("412".into(), "12,400".into(), "1,000,000".into()));
+        assert_eq!(
+            (grouped(412), grouped(12_400), grouped(1_000_000)),
+            ("412".into(), "12,400".into(), "1,000,000".into())
+        );
     }
 
     fn at(text: &str) -> Timestamp {
@@ -452,12 +478,21 @@ mod tests {
         config.partners[0].phone = Some("0113 496 0000".to_owned());
         let reader = Reader { now: at("2026-11-22T09:21:05Z"), zone: TimeZone::UTC };
         let partner = config.partner("st-elsewhere");
-        sentence(transfer, state, &Circumstances { reader: &reader, ae_title: "RXX_GW", partner, ahead })
+        sentence(
+            transfer,
+            state,
+            &Circumstances { reader: &reader, ae_title: "RXX_GW", partner, ahead },
+        )
     }
 
     #[test]
     fn every_state_has_its_sentence() {
-        let counts = |total, delivered| Counts { total, delivered, queued: total - delivered, ..Counts::default() };
+        let counts = |total, delivered| Counts {
+            total,
+            delivered,
+            queued: total - delivered,
+            ..Counts::default()
+        };
 
         let coming = transfer(counts(118, 0));
         assert_eq!(read(&coming, TransferState::Receiving, None), "118 images so far.");
@@ -468,24 +503,38 @@ mod tests {
         );
 
         let queued = transfer(counts(412, 0));
-        assert_eq!(read(&queued, TransferState::Queued, Some(2)), "2 transfers are ahead of this one.");
-        assert_eq!(read(&queued, TransferState::Queued, Some(1)), "1 transfer is ahead of this one.");
+        assert_eq!(
+            read(&queued, TransferState::Queued, Some(2)),
+            "2 transfers are ahead of this one."
+        );
+        assert_eq!(
+            read(&queued, TransferState::Queued, Some(1)),
+            "1 transfer is ahead of this one."
+        );
         assert_eq!(read(&queued, TransferState::Queued, Some(0)), "This one is next.");
 
         let mut sending = transfer(counts(412, 280));
         assert_eq!(read(&sending, TransferState::Sending, None), "280 of 412 images.");
         sending.first_sent_at = Some(at("2026-11-22T09:19:40Z"));
         sending.last_sent_at = Some(at("2026-11-22T09:21:05Z"));
-        assert_eq!(read(&sending, TransferState::Sending, None), "280 of 412 images, about 40 seconds left.");
+        assert_eq!(
+            read(&sending, TransferState::Sending, None),
+            "280 of 412 images, about 40 seconds left."
+        );
 
         let mut sent = transfer(counts(412, 412));
         assert_eq!(
             read(&sent, TransferState::Sent, None),
-            "All 412 images were accepted. We are waiting for St Elsewhere to confirm that they are stored."
+            "All 412 images were accepted. St Elsewhere has not confirmed that they are stored."
         );
         sent.counts.warnings = 3;
-        assert!(read(&sent, TransferState::Sent, None).ends_with("St Elsewhere gave a warning with 3."));
-        assert!(read(&transfer(counts(1, 1)), TransferState::Sent, None).starts_with("The image was accepted."));
+        assert!(
+            read(&sent, TransferState::Sent, None).ends_with("St Elsewhere gave a warning with 3.")
+        );
+        assert!(
+            read(&transfer(counts(1, 1)), TransferState::Sent, None)
+                .starts_with("The image was accepted.")
+        );
 
         let mut delayed = transfer(Counts { total: 412, deferred: 412, ..Counts::default() });
         let why = |kind, text: &str| Some(Failure { kind, status: None, text: text.to_owned() });
@@ -497,7 +546,8 @@ mod tests {
         );
 
         let mut refused = transfer(Counts { total: 412, failed: 412, ..Counts::default() });
-        refused.problem = why(FailureKind::AssociationRejected, "permanent, calling AE title not recognised");
+        refused.problem =
+            why(FailureKind::AssociationRejected, "permanent, calling AE title not recognised");
         assert_eq!(
             read(&refused, TransferState::NeedsAction, None),
             "St Elsewhere refused the images: it does not know our name RXX_GW. Ask its PACS team to add RXX_GW."
@@ -509,9 +559,15 @@ mod tests {
         };
         let mut stopped = queued;
         stopped.paused = decision(Some("Patient is back"));
-        assert_eq!(read(&stopped, TransferState::Paused, None), "Paused by A Registrar at 09:20: Patient is back.");
+        assert_eq!(
+            read(&stopped, TransferState::Paused, None),
+            "Paused by A Registrar at 09:20: Patient is back."
+        );
         stopped.cancelled = decision(None);
-        assert_eq!(read(&stopped, TransferState::Cancelled, None), "Cancelled by A Registrar at 09:20.");
+        assert_eq!(
+            read(&stopped, TransferState::Cancelled, None),
+            "Cancelled by A Registrar at 09:20."
+        );
     }
 
     #[test]
@@ -521,6 +577,9 @@ mod tests {
         assert_eq!(short("2026-11-22T00:00:00Z"), "00:00");
         assert_eq!(short("2026-11-21T23:59:59Z"), "21 Nov 23:59");
         assert_eq!(short("2025-11-22T09:21:05Z"), "22 Nov 2025 09:21");
-        assert_eq!((reader.clock(), reader.midnight()), ("09:21:05".to_owned(), at("2026-11-22T00:00:00Z")));
+        assert_eq!(
+            (reader.clock(), reader.midnight()),
+            ("09:21:05".to_owned(), at("2026-11-22T00:00:00Z"))
+        );
     }
 }

@@ -75,14 +75,16 @@ impl FileObjects {
         self.make_day(&day)?;
         let to = day.join(object.to_string());
         match link(object, path, &to) {
-            Err(ObjectError::Io { source, .. }) if cannot_link(&source) => self.copy(object, path, &to)?,
+            Err(ObjectError::Io { source, .. }) if cannot_link(&source) => {
+                Self::copy(object, path, &to)?;
+            }
             result => result?,
         }
         Ok(day)
     }
 
     /// Copies across disks: written under a temporary name, synced, compared, then linked into place.
-    fn copy(&self, object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
+    fn copy(object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
         let part = to.with_extension("part");
         let result = (|| {
             let mut source = File::open(from).map_err(failed("read the spool"))?;
@@ -161,7 +163,12 @@ impl ObjectStore for FileObjects {
         let days: BTreeSet<&PathBuf> = named.iter().flatten().collect();
         let unsynced: BTreeMap<PathBuf, io::Error> = days
             .into_iter()
-            .filter_map(|day| File::open(day).and_then(|day| day.sync_all()).err().map(|error| (day.clone(), error)))
+            .filter_map(|day| {
+                File::open(day)
+                    .and_then(|day| day.sync_all())
+                    .err()
+                    .map(|error| (day.clone(), error))
+            })
             .collect();
         named
             .into_iter()
@@ -278,7 +285,7 @@ mod tests {
         fs::write(&path, vec![9; 700_000]).unwrap();
         store.make_day(&store.day(object)).unwrap();
 
-        store.copy(object, &path, &store.path(object)).unwrap();
+        FileObjects::copy(object, &path, &store.path(object)).unwrap();
 
         assert!(same_content(&path, &store.path(object)).unwrap());
         assert_eq!(store.list(None, 10).unwrap(), [object]);

@@ -23,7 +23,8 @@ pub(super) fn every_back_end_passes(store: &dyn ObjectStore) {
 
     let other = folder.path().join("other");
     fs::write(&other, b"something else").unwrap();
-    let answers = store.put(&[(missing, folder.path().join("none")), (objects[0], other), files[1].clone()]);
+    let answers =
+        store.put(&[(missing, folder.path().join("none")), (objects[0], other), files[1].clone()]);
     assert!(
         matches!(answers[..], [Err(ObjectError::Io { .. }), Err(ObjectError::Differs(_)), Ok(())]),
         "created once, never changed; one fault in a batch is not the others': {answers:?}"

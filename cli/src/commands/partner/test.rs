@@ -4,6 +4,7 @@
 //! Uses what the node uses (addresses, certificates, AE titles), from this process: the node need not run. Sends nothing
 //! but a C-ECHO.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -224,21 +225,21 @@ impl Way<'_> {
                     Ok(stream) => return Ok(((*address, stream), format!("{address} open"))),
                     Err(error) => error,
                 },
-                Err(_) => std::io::ErrorKind::TimedOut.into(),
+                Err(_) => io::ErrorKind::TimedOut.into(),
             };
             last = Some((*address, error));
         }
         let (address, error) = last.unwrap_or_else(|| {
-            (SocketAddr::from(([0, 0, 0, 0], 0)), std::io::ErrorKind::AddrNotAvailable.into())
+            (SocketAddr::from(([0, 0, 0, 0], 0)), io::ErrorKind::AddrNotAvailable.into())
         });
         let who = &self.partner.display_name;
         let (text, meaning, what_to_do) = match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => (
+            io::ErrorKind::ConnectionRefused => (
                 format!("{address} closed"),
                 format!("The machine answers, and nothing listens on port {}.", address.port()),
                 format!("Ask {who} whether their system runs, and on which port.{}", self.phone()),
             ),
-            std::io::ErrorKind::TimedOut => (
+            io::ErrorKind::TimedOut => (
                 format!("{address} does not answer within {:?}", self.patience),
                 "The packets get lost: a firewall drops them, or the machine is off.".to_owned(),
                 format!(
@@ -265,7 +266,7 @@ impl Way<'_> {
             what_to_do: "Run `gantry check`.".to_owned(),
         };
         let Some(identity) = &self.config.tls else {
-            return Err(ours(&std::io::Error::other("there is no [tls] section")));
+            return Err(ours(&io::Error::other("there is no [tls] section")));
         };
         let client = tls::client_config(identity, &self.partner.certificates)
             .map_err(|error| ours(&error))?;
@@ -334,26 +335,35 @@ impl Way<'_> {
                 "They speak only TLS versions or ciphers that are not safe any more.".to_owned(),
                 format!("Ask {who} to allow TLS 1.2 with forward secrecy, or TLS 1.3 (PS3.15 B.12).{phone}"),
             ),
-            Trouble::Plaintext => (
-                Exit::Unreachable,
-                match speaks(address, self.patience).await {
-                    Speaks::Http => "That port speaks HTTP: it is a web page, not a DICOM node.".to_owned(),
-                    Speaks::Dicom => "That port speaks DICOM without TLS, and this node wants TLS.".to_owned(),
-                    Speaks::Else => "That port does not speak TLS.".to_owned(),
-                },
-                format!(
-                    "Ask {who} which port takes DICOM over TLS. (`tls = \"off\"` of {name} would send images in the \
-                     open.){phone}"
+            Trouble::Plaintext | Trouble::Closed | Trouble::Other(_) => match self.speaks(address).await {
+                Speaks::Http => self.wrong_port("That port speaks HTTP: it is a web page, not a DICOM node."),
+                Speaks::Dicom => self.wrong_port("That port speaks DICOM without TLS, and this node wants TLS."),
+                Speaks::Tls | Speaks::Else if *trouble == Trouble::Plaintext => {
+                    self.wrong_port("That port does not speak TLS.")
+                }
+                Speaks::Tls | Speaks::Else => (
+                    Exit::Unreachable,
+                    "They ended the handshake without a reason: many systems do so to certificates that they do not know."
+                        .to_owned(),
+                    format!(
+                        "Ask {who} whether they have our certificate ({}), and what their log says.{phone}",
+                        self.ours()
+                    ),
                 ),
-            ),
-            Trouble::Closed | Trouble::Other(_) => (
-                Exit::Unreachable,
-                "They ended the handshake without a reason: many systems do so to certificates that they do not know."
-                    .to_owned(),
-                format!("Ask {who} whether they have our certificate ({}), and what their log says.{phone}", self.ours()),
-            ),
+            },
         };
         Obstacle { exit, text: trouble.to_string(), meaning, what_to_do }
+    }
+
+    fn wrong_port(&self, meaning: &str) -> (Exit, String, String) {
+        let what_to_do = format!(
+            "Ask {} which port takes DICOM{}, and correct `address` of {}.{}",
+            self.partner.display_name,
+            if self.partner.tls == PartnerTls::Mutual { " over TLS" } else { "" },
+            self.partner.name,
+            self.phone()
+        );
+        (Exit::Unreachable, meaning.to_owned(), what_to_do)
     }
 
     fn ours_refused(&self) -> (Exit, String, String) {
@@ -383,26 +393,33 @@ impl Way<'_> {
         address: SocketAddr,
         stream: Box<dyn Stream>,
     ) -> Walked<(Requestor<Box<dyn Stream>>, String)> {
-        let (Ok(verification), calling, called) =
-            (uids::VERIFICATION.parse(), &self.config.node.ae_title, &self.partner.ae_title)
-        else {
-            return Err(self.broken(address, "no verification", "This program is broken."));
-        };
+        let proposal = self.proposal();
+        match Requestor::associate(stream, &proposal).await {
+            Ok(association) => {
+                Ok((association, format!("{} accepted {}", proposal.called, proposal.calling)))
+            }
+            Err(RequestError::Rejected(rejection)) => Err(self.rejected(&rejection)),
+            Err(error) => Err(self.associate_broke(address, &error).await),
+        }
+    }
+
+    /// An association for C-ECHO.
+    fn proposal(&self) -> Proposal {
         let syntaxes = vec![
             TransferSyntax::explicit_vr_little_endian(),
             TransferSyntax::implicit_vr_little_endian(),
         ];
-        let proposal = Proposal {
-            calling: calling.clone(),
-            called: called.clone(),
-            contexts: vec![(verification, syntaxes)],
+        Proposal {
+            calling: self.config.node.ae_title.clone(),
+            called: self.partner.ae_title.clone(),
+            contexts: uids::VERIFICATION
+                .parse()
+                .ok()
+                .map(|class| (class, syntaxes))
+                .into_iter()
+                .collect(),
             max_pdu: self.config.limits.max_pdu,
             patience: self.patience,
-        };
-        match Requestor::associate(stream, &proposal).await {
-            Ok(association) => Ok((association, format!("{called} accepted {calling}"))),
-            Err(RequestError::Rejected(rejection)) => Err(self.rejected(&rejection)),
-            Err(error) => Err(self.associate_broke(address, &error)),
         }
     }
 
@@ -453,7 +470,7 @@ impl Way<'_> {
         }
     }
 
-    fn associate_broke(&self, address: SocketAddr, error: &RequestError) -> Obstacle {
+    async fn associate_broke(&self, address: SocketAddr, error: &RequestError) -> Obstacle {
         let tls_expected = self.partner.tls == PartnerTls::Mutual;
         // With TLS 1.3 a caller hears only after the handshake that its certificate was refused.
         let refused = match error {
@@ -468,9 +485,25 @@ impl Way<'_> {
         }
         let text = chain(error).to_string();
         match error {
-            RequestError::Wire(WireError::NotDicom(_)) => {
-                self.broken(address, &text, "What answers there does not speak DICOM: it may want TLS, or be a web page.")
-            }
+            RequestError::Wire(WireError::NotDicom(_)) => match self.speaks(address).await {
+                Speaks::Http => {
+                    let meaning = "That port speaks HTTP: it is a web page, not a DICOM node.";
+                    let (exit, meaning, what_to_do) = self.wrong_port(meaning);
+                    Obstacle { exit, text, meaning, what_to_do }
+                }
+                Speaks::Tls => Obstacle {
+                    exit: Exit::Unreachable,
+                    text,
+                    meaning: "That port wants TLS, and this node speaks without.".to_owned(),
+                    what_to_do: format!(
+                        "Remove `tls = \"off\"` of {} from the configuration.",
+                        self.partner.name
+                    ),
+                },
+                Speaks::Dicom | Speaks::Else => {
+                    self.broken(address, &text, "What answers there does not speak DICOM.")
+                }
+            },
             RequestError::Wire(WireError::TimedOut(_)) => {
                 self.broken(address, &text, "It took the connection and does not answer: it hangs, or wants TLS.")
             }
@@ -563,25 +596,47 @@ fn secured(stream: &TlsStream<Tcp>) -> String {
     }
 }
 
-/// What a port that does not speak TLS speaks.
+/// What a port speaks that does not speak what it should.
 enum Speaks {
     Http,
+    Tls,
     Dicom,
     Else,
 }
 
-/// Asks in a way that a web server answers in its language, and a DICOM node with an abort or not at all (PS3.8 9.3.8).
-async fn speaks(address: SocketAddr, patience: Duration) -> Speaks {
-    let asked = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await?;
-        let mut first = [0; 5];
-        let read = stream.read(&mut first).await?;
-        Ok::<_, std::io::Error>((first, read))
-    };
-    match timeout(patience, asked).await {
-        Ok(Ok((first, 5))) if first.starts_with(b"HTTP/") => Speaks::Http,
-        Ok(Ok((first, 1..))) if matches!(first.first(), Some(1..=7)) => Speaks::Dicom,
-        _ => Speaks::Else,
+impl Way<'_> {
+    /// Finds out by asking in two languages.
+    async fn speaks(&self, address: SocketAddr) -> Speaks {
+        match timeout(self.patience, first_bytes(address)).await {
+            Ok(Ok(bytes)) if bytes.starts_with(b"HTTP/") => return Speaks::Http,
+            // An alert, which is how TLS answers what is not TLS.
+            Ok(Ok([0x15, ..])) => return Speaks::Tls,
+            Ok(Ok([1..=7, ..])) => return Speaks::Dicom,
+            _ => {}
+        }
+        let asked = async {
+            let stream =
+                TcpStream::connect(address).await.and_then(Tcp::new).map_err(WireError::from)?;
+            Requestor::associate(stream, &self.proposal()).await
+        };
+        match timeout(self.patience, asked).await {
+            Ok(Ok(association)) => {
+                association.abort().await;
+                Speaks::Dicom
+            }
+            Ok(Err(RequestError::Rejected(_) | RequestError::Wire(WireError::Aborted(_)))) => {
+                Speaks::Dicom
+            }
+            _ => Speaks::Else,
+        }
     }
+}
+
+/// How a port answers a browser. A DICOM node aborts (PS3.8 9.3.8) or hangs up.
+async fn first_bytes(address: SocketAddr) -> io::Result<[u8; 5]> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await?;
+    let mut first = [0; 5];
+    stream.read_exact(&mut first).await?;
+    Ok(first)
 }

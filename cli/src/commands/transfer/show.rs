@@ -60,7 +60,7 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
     }
     output.line(format_args!("priority   {}, for {}", transfer.priority, transfer.purpose))?;
     output.line(format_args!(
-        "ordered    {} ago, by {}",
+        "ordered    {} ago: {}",
         words::age(transfer.created_at, now),
         transfer.route
     ))?;
@@ -82,9 +82,9 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
     for problem in problems {
         output.line("")?;
         let images = match (problem.set_aside, problem.deferred) {
-            (0, deferred) => format!("{} waiting", words::count(deferred, "image", "images")),
+            (0, deferred) => format!("{} delayed", words::count(deferred, "image", "images")),
             (aside, 0) => format!("{} set aside", words::count(aside, "image", "images")),
-            (aside, deferred) => format!("{aside} images set aside, {deferred} waiting"),
+            (aside, deferred) => format!("{aside} images set aside, {deferred} delayed"),
         };
         output.line(format_args!(
             "{}: {}",

@@ -47,9 +47,8 @@ pub(super) struct Arguments {
 }
 
 fn goal(text: &str) -> Result<TransferState, String> {
-    let state: TransferState = text.parse().map_err(|error| format!("{error}"))?;
-    match progress(state) {
-        Some(2..) => Ok(state),
+    match text.parse() {
+        Ok(state) if progress(state) >= Some(2) => Ok(state),
         _ => Err("wait for sending, sent, confirmed or opened".to_owned()),
     }
 }

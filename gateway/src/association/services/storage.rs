@@ -45,8 +45,13 @@ pub async fn serve<S: Stream>(
     match result {
         Ok(facts) => {
             session.node.metrics.received.get_or_create(&BySender { sender: sender.clone() }).inc();
-            session.node.metrics.received_bytes.get_or_create(&BySender { sender }).inc_by(facts.length);
-            session.received(&facts);
+            session
+                .node
+                .metrics
+                .received_bytes
+                .get_or_create(&BySender { sender })
+                .inc_by(facts.length);
+            session.received();
             wire.send_command(context, &request.response(Status::SUCCESS, "")).await
         }
         Err(Refusal { status, comment }) => {
@@ -55,7 +60,12 @@ pub async fn serve<S: Stream>(
                 instance = %request.sop_instance, reason = comment, "instance refused"
             );
             let status_label = format!("{:04X}", status.0);
-            session.node.metrics.refused.get_or_create(&ByStatus { sender, status: status_label }).inc();
+            session
+                .node
+                .metrics
+                .refused
+                .get_or_create(&ByStatus { sender, status: status_label })
+                .inc();
             wire.send_command(context, &request.response(status, &comment)).await
         }
     }
@@ -73,7 +83,11 @@ impl From<IntakeError> for Refusal {
     }
 }
 
-fn authorise(session: &Session, negotiated: &PresentationContext, request: &CStoreRq) -> Result<(), Status> {
+fn authorise(
+    session: &Session,
+    negotiated: &PresentationContext,
+    request: &CStoreRq,
+) -> Result<(), Status> {
     if request.sop_class != negotiated.abstract_syntax {
         return Err(Status::SOP_CLASS_NOT_SUPPORTED);
     }
@@ -117,7 +131,10 @@ async fn receive<S: Stream>(
 }
 
 /// What has arrived of the data set: at least one fragment, and all further ones that are here already.
-async fn next_batch<S: Stream>(wire: &mut Wire<S>, context: u8) -> Result<(Vec<Bytes>, bool), WireError> {
+async fn next_batch<S: Stream>(
+    wire: &mut Wire<S>,
+    context: u8,
+) -> Result<(Vec<Bytes>, bool), WireError> {
     let mut value = fragment(wire.next().await?, context)?;
     let mut batch = Vec::new();
     loop {
@@ -135,7 +152,9 @@ async fn next_batch<S: Stream>(wire: &mut Wire<S>, context: u8) -> Result<(Vec<B
 fn fragment(event: Event, context: u8) -> Result<DataValue, WireError> {
     match event {
         Event::Data(value) if !value.command && value.context == context => Ok(value),
-        Event::Data(_) => Err(WireError::Unexpected("a command, or another context, inside a data set")),
+        Event::Data(_) => {
+            Err(WireError::Unexpected("a command, or another context, inside a data set"))
+        }
         Event::Pdu(_) => Err(WireError::Unexpected("a PDU inside a data set")),
     }
 }

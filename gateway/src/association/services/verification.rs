@@ -4,6 +4,10 @@ use crate::association::dimse::CEchoRq;
 use crate::association::wire::{Stream, Wire, WireError};
 
 /// Answers a C-ECHO.
-pub async fn serve<S: Stream>(wire: &mut Wire<S>, context: u8, request: &CEchoRq) -> Result<(), WireError> {
+pub async fn serve<S: Stream>(
+    wire: &mut Wire<S>,
+    context: u8,
+    request: &CEchoRq,
+) -> Result<(), WireError> {
     wire.send_command(context, &request.response()).await
 }

@@ -46,7 +46,10 @@ pub(super) async fn open(web: &WebState, object: ObjectId) -> Result<Sealed, Pro
 
 /// `GET /api/v1/objects/{object}/part10`. A fault that is found on the way cuts the answer short of its announced length,
 /// so nobody takes it for whole.
-pub(super) async fn part10(State(app): State<App>, Named(object): Named<ObjectId>) -> Result<Response, Problem> {
+pub(super) async fn part10(
+    State(app): State<App>,
+    Named(object): Named<ObjectId>,
+) -> Result<Response, Problem> {
     let sealed = open(&app.web, object).await?;
     let facts = sealed.facts();
     let head = Bytes::from(part10::head(&FileMeta {
@@ -57,11 +60,16 @@ pub(super) async fn part10(State(app): State<App>, Named(object): Named<ObjectId
     let headers = [
         (header::CONTENT_TYPE, "application/dicom".to_owned()),
         (header::CONTENT_LENGTH, (head.len() as u64 + facts.length).to_string()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.dcm\"", facts.sop_instance)),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}.dcm\"", facts.sop_instance),
+        ),
     ];
     let (pieces, stream) = mpsc::channel::<io::Result<Bytes>>(IN_FLIGHT);
     tokio::task::spawn_blocking(move || {
-        let send = |piece: Bytes| pieces.blocking_send(Ok(piece)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+        let send = |piece: Bytes| {
+            pieces.blocking_send(Ok(piece)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        };
         let copied = send(head)
             .map_err(SealedError::Io)
             .and_then(|()| sealed.copy_to(|plain| Ok(send(Bytes::copy_from_slice(plain))?)));
@@ -74,6 +82,8 @@ pub(super) async fn part10(State(app): State<App>, Named(object): Named<ObjectId
             }
         }
     });
-    let body = Body::from_stream(stream::unfold(stream, async |mut stream| Some((stream.recv().await?, stream))));
+    let body = Body::from_stream(stream::unfold(stream, async |mut stream| {
+        Some((stream.recv().await?, stream))
+    }));
     Ok((headers, body).into_response())
 }

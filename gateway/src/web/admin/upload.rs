@@ -4,7 +4,7 @@
 //! together, and their studies count as being received until the batch is ended or has been idle for [`IDLE`]. A request
 //! without one is a batch of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::super::part10::{FileMeta, Head, HeadReader};
 use super::super::problem::Problem;
 use super::super::{App, WebState};
 use crate::config::Permission;
-use crate::intake::{Announced, Intake, IntakeError, Receiver};
+use crate::intake::{Announced, IntakeError, Receiver};
 use crate::telemetry::chain;
 
 /// How long a batch lives without a request.
@@ -69,10 +69,8 @@ struct Batch {
 }
 
 struct Line {
-    receiver: Receiver,
-    intake: Arc<Intake>,
-    studies: HashSet<StudyInstanceUid>,
-    ended: bool,
+    /// `None` once it has ended.
+    receiver: Option<Receiver>,
 }
 
 pub(super) async fn upload(
@@ -85,19 +83,21 @@ pub(super) async fn upload(
     let facts = match headers.get("gantry-batch") {
         None => {
             let mut line = Line::open(&app.web);
-            let taken = take(&mut line, origin, body).await;
-            line.end().await;
+            let taken = take(&line, origin, body).await;
+            line.end();
             taken?
         }
         Some(name) => {
             let name = name.to_str().ok().filter(|name| !name.is_empty() && name.len() <= NAME);
-            let name = name.ok_or_else(|| Problem::bad_request("Gantry-Batch is not a name of 1 to 64 characters."))?;
+            let name = name.ok_or_else(|| {
+                Problem::bad_request("Gantry-Batch is not a name of 1 to 64 characters.")
+            })?;
             loop {
                 let batch = app.batches.find_or_open(name, &app.web)?;
-                let mut line = batch.line.lock().await;
+                let line = batch.line.lock().await;
                 // It may have ended while this request waited for it; then the next look opens a new one.
-                if !line.ended {
-                    let taken = take(&mut line, origin, body).await;
+                if line.receiver.is_some() {
+                    let taken = take(&line, origin, body).await;
                     batch.touch();
                     break taken?;
                 }
@@ -121,7 +121,7 @@ pub(super) async fn upload(
 pub(super) async fn end_batch(State(app): State<App>, Named(name): Named<String>) -> StatusCode {
     let batch = app.batches.remove(&name);
     if let Some(batch) = batch {
-        batch.line.lock().await.end().await;
+        batch.line.lock().await.end();
     }
     StatusCode::NO_CONTENT
 }
@@ -139,8 +139,9 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
             let partner = web.config.partner(&name).ok_or_else(|| unknown_partner(web, &name))?;
             if !partner.may(Permission::Receive) {
                 let detail = format!("{} may not be sent anything.", partner.display_name);
-                return Err(Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail)
-                    .hint(format!("Add \"receive\" to `may` of partner {name} in the configuration.")));
+                return Err(Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail).hint(
+                    format!("Add \"receive\" to `may` of partner {name} in the configuration."),
+                ));
             }
             let priority = priority.unwrap_or_default();
             let purpose = purpose.unwrap_or(match priority {
@@ -148,8 +149,13 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
                 Priority::Urgent | Priority::Routine => Purpose::DirectCare,
             });
             if purpose == Purpose::Research {
-                let detail = "Research never gets identity, and this would send images as they are.";
-                return Err(Problem::new(StatusCode::FORBIDDEN, "Refused by a safety rule", detail));
+                let detail =
+                    "Research never gets identity, and this would send images as they are.";
+                return Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "Refused by a safety rule",
+                    detail,
+                ));
             }
             Some(Addressed { partner: name, priority, purpose })
         }
@@ -167,14 +173,18 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
 
 /// Takes one file in. What is left of a file that was refused is read all the same: a client that is still writing would
 /// see a broken connection instead of the reason.
-async fn take(line: &mut Line, origin: Origin, body: Body) -> Result<Facts, Problem> {
+async fn take(line: &Line, origin: Origin, body: Body) -> Result<Facts, Problem> {
     let mut body = body.into_data_stream();
     let mut next = async || -> Result<Option<Bytes>, Problem> {
         match timeout(SILENCE, body.next()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
             Ok(Some(Err(_))) => Err(Problem::bad_request("The file broke off.")),
-            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", "The file did not go on.")),
+            Err(_) => Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "Too slow",
+                "The file did not go on.",
+            )),
         }
     };
     let mut head = HeadReader::default();
@@ -193,18 +203,22 @@ async fn take(line: &mut Line, origin: Origin, body: Body) -> Result<Facts, Prob
     };
     let FileMeta { transfer_syntax, sop_class, sop_instance } = meta;
     let announced = Announced { origin, transfer_syntax, named: sop_class.zip(sop_instance) };
-    line.receiver.begin(announced).await.map_err(|error| refused(&error))?;
-    line.receiver.data(vec![begun]).await.map_err(|error| refused(&error))?;
+    let receiver = line.receiver.as_ref().ok_or_else(Problem::stopping)?;
+    receiver.begin(announced).await.map_err(|error| refused(&error))?;
+    receiver.data(vec![begun]).await.map_err(|error| refused(&error))?;
     while let Some(bytes) = next().await? {
-        line.receiver.data(vec![bytes]).await.map_err(|error| refused(&error))?;
+        receiver.data(vec![bytes]).await.map_err(|error| refused(&error))?;
     }
-    let facts = line.receiver.end().await.map_err(|error| refused(&error))?;
-    line.brings(&facts.study);
+    let facts = receiver.end().await.map_err(|error| refused(&error))?;
     Ok(*facts)
 }
 
 fn not_dicom(error: &super::super::part10::NotPart10) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "Not a DICOM file", format!("The file was not taken: {error}."))
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "Not a DICOM file",
+        format!("The file was not taken: {error}."),
+    )
 }
 
 /// What an uploader is told; intake's errors never quote the data set.
@@ -233,19 +247,12 @@ fn refused(error: &IntakeError) -> Problem {
 
 impl Line {
     fn open(web: &WebState) -> Self {
-        Self { receiver: web.intake.receiver(), intake: web.intake.clone(), studies: HashSet::new(), ended: false }
+        Self { receiver: Some(web.intake.receiver()) }
     }
 
-    fn brings(&mut self, study: &StudyInstanceUid) {
-        if self.studies.insert(study.clone()) {
-            self.intake.handoff().open_studies().enter(study);
-        }
-    }
-
-    async fn end(&mut self) {
-        self.ended = true;
-        let studies = std::mem::take(&mut self.studies);
-        self.intake.handoff().ended(studies.into_iter().collect()).await;
+    /// Its studies are no longer being received, unless somebody else brings them.
+    fn end(&mut self) {
+        self.receiver = None;
     }
 }
 
@@ -276,14 +283,20 @@ impl Batches {
         }
         if open.len() >= MOST_BATCHES {
             let detail = "Too many batches are open.";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "Busy", detail).hint("Try again in half a minute."));
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "Busy", detail)
+                .hint("Try again in half a minute."));
         }
         let batch = Arc::new(Batch {
             line: tokio::sync::Mutex::new(Line::open(web)),
             last_used: Mutex::new(Instant::now()),
         });
         open.insert(name.to_owned(), batch.clone());
-        tokio::spawn(end_when_idle(self.0.clone(), name.to_owned(), batch.clone(), web.stop.clone()));
+        tokio::spawn(end_when_idle(
+            self.0.clone(),
+            name.to_owned(),
+            batch.clone(),
+            web.stop.clone(),
+        ));
         Ok(batch)
     }
 }
@@ -312,7 +325,7 @@ async fn end_when_idle(
                 open.remove(&name);
             }
         }
-        line.end().await;
+        line.end();
         return;
     }
 }

@@ -130,7 +130,8 @@ fn partners(web: &WebState, counts: Vec<Conservation>) -> Vec<PartnerView> {
         })
         .collect();
     for counted in counts {
-        let known = views.iter().position(|view| view.name == counted.partner).unwrap_or(views.len());
+        let known =
+            views.iter().position(|view| view.name == counted.partner).unwrap_or(views.len());
         if known == views.len() {
             views.push(PartnerView::unknown(&counted.partner));
         }
@@ -163,7 +164,12 @@ impl PartnerView {
     }
 }
 
-fn problems(readiness: &Readiness, partners: &[PartnerView], totals: &Totals, now: Timestamp) -> Vec<String> {
+fn problems(
+    readiness: &Readiness,
+    partners: &[PartnerView],
+    totals: &Totals,
+    now: Timestamp,
+) -> Vec<String> {
     let mut problems: Vec<String> =
         readiness.checks.iter().filter_map(|check| check.problem.map(str::to_owned)).collect();
     for partner in partners {
@@ -173,14 +179,19 @@ fn problems(readiness: &Readiness, partners: &[PartnerView], totals: &Totals, no
             problems.push(format!("{images} for {name} wait for a person to act."));
         }
         if partner.ae_title.is_none() && partner.waiting > 0 {
-            problems.push(format!("Images wait for {name}, which is not in the configuration any more."));
+            problems.push(format!(
+                "Images wait for {name}, which is not in the configuration any more."
+            ));
         }
         if let Some(until) = partner.certificates_until {
             let days = until.duration_since(now).as_hours() / 24;
             match days {
                 ..0 => problems.push(format!("The pinned certificate of {name} has expired.")),
                 0..CERTIFICATE_WARNING_DAYS => {
-                    problems.push(format!("The pinned certificate of {name} expires in {}.", plural(days.unsigned_abs(), "day")));
+                    problems.push(format!(
+                        "The pinned certificate of {name} expires in {}.",
+                        plural(days.unsigned_abs(), "day")
+                    ));
                 }
                 _ => {}
             }

@@ -28,7 +28,10 @@ struct ListQuery {
     limit: Option<u32>,
 }
 
-async fn list(State(app): State<App>, Asked(query): Asked<ListQuery>) -> Result<Json<Vec<StudySummary>>, Problem> {
+async fn list(
+    State(app): State<App>,
+    Asked(query): Asked<ListQuery>,
+) -> Result<Json<Vec<StudySummary>>, Problem> {
     let filter = StudyFilter {
         patient_id: query.patient_id,
         accession_number: query.accession_number,
@@ -38,7 +41,10 @@ async fn list(State(app): State<App>, Asked(query): Asked<ListQuery>) -> Result<
     Ok(Json(app.web.index.studies(&filter).await?))
 }
 
-async fn one(State(app): State<App>, Named(uid): Named<StudyInstanceUid>) -> Result<Json<StudyDetail>, Problem> {
+async fn one(
+    State(app): State<App>,
+    Named(uid): Named<StudyInstanceUid>,
+) -> Result<Json<StudyDetail>, Problem> {
     let study = app.web.index.study(&uid).await?;
     study.map(Json).ok_or_else(|| Problem::not_found(format!("There is no study {uid}.")))
 }

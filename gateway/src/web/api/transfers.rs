@@ -7,8 +7,8 @@ use axum::{Extension, Json, Router};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::Priority;
 use gantry_store::index::{
-    DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent, TransferFilter, TransferId,
-    TransferSeries, TransferState, TransferSummary,
+    DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent, TransferFilter,
+    TransferId, TransferSeries, TransferState, TransferSummary,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,10 @@ struct Changed {
     transfer: TransferView,
 }
 
-async fn list(State(app): State<App>, Asked(query): Asked<ListQuery>) -> Result<Json<Vec<TransferView>>, Problem> {
+async fn list(
+    State(app): State<App>,
+    Asked(query): Asked<ListQuery>,
+) -> Result<Json<Vec<TransferView>>, Problem> {
     let web = &app.web;
     let limit = query.limit.unwrap_or(100).min(MOST);
     let filter = TransferFilter {
@@ -116,7 +119,10 @@ async fn list(State(app): State<App>, Asked(query): Asked<ListQuery>) -> Result<
     Ok(Json(wanted.take(limit as usize).collect()))
 }
 
-async fn one(State(app): State<App>, Named(id): Named<TransferId>) -> Result<Json<DetailView>, Problem> {
+async fn one(
+    State(app): State<App>,
+    Named(id): Named<TransferId>,
+) -> Result<Json<DetailView>, Problem> {
     let web = &app.web;
     let reader = Reader::here();
     let TransferDetail { transfer, series, problems, events } =
@@ -126,7 +132,12 @@ async fn one(State(app): State<App>, Named(id): Named<TransferId>) -> Result<Jso
     let problems = problems
         .into_iter()
         .map(|problem| ObstacleView {
-            remedy: remedy::of(&problem.failure, problem.set_aside == 0, at.partner_name(&transfer), &at),
+            remedy: remedy::of(
+                &problem.failure,
+                problem.set_aside == 0,
+                at.partner_name(&transfer),
+                &at,
+            ),
             problem,
         })
         .collect();
@@ -144,7 +155,11 @@ async fn deliveries(
     Ok(Json(deliveries))
 }
 
-async fn retry(app: State<App>, id: Named<TransferId>, person: Extension<Person>) -> Result<Json<Changed>, Problem> {
+async fn retry(
+    app: State<App>,
+    id: Named<TransferId>,
+    person: Extension<Person>,
+) -> Result<Json<Changed>, Problem> {
     answer(app, id, person, Act::Retry).await
 }
 
@@ -166,7 +181,11 @@ async fn pause(
     answer(app, id, person, Act::Pause { reason: ask(&body)?.reason }).await
 }
 
-async fn resume(app: State<App>, id: Named<TransferId>, person: Extension<Person>) -> Result<Json<Changed>, Problem> {
+async fn resume(
+    app: State<App>,
+    id: Named<TransferId>,
+    person: Extension<Person>,
+) -> Result<Json<Changed>, Problem> {
     answer(app, id, person, Act::Resume).await
 }
 
@@ -177,7 +196,8 @@ async fn priority(
     body: Bytes,
 ) -> Result<Json<Changed>, Problem> {
     let to = ask(&body)?.priority.ok_or_else(|| {
-        Problem::bad_request("The body does not say which priority.").hint(r#"Send {"priority": "emergency"}."#)
+        Problem::bad_request("The body does not say which priority.")
+            .hint(r#"Send {"priority": "emergency"}."#)
     })?;
     answer(app, id, person, Act::Raise { to }).await
 }
@@ -186,7 +206,8 @@ fn ask(body: &[u8]) -> Result<Ask, Problem> {
     if body.is_empty() {
         return Ok(Ask::default());
     }
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("The body is not understood: {error}.")))
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::bad_request(format!("The body is not understood: {error}.")))
 }
 
 async fn answer(
@@ -216,7 +237,12 @@ pub(in crate::web) enum Act {
 }
 
 /// Does it, and wakes whoever must know. Says how many deliveries moved.
-pub(in crate::web) async fn act(web: &WebState, id: TransferId, person: &Person, what: Act) -> Result<u64, Problem> {
+pub(in crate::web) async fn act(
+    web: &WebState,
+    id: TransferId,
+    person: &Person,
+    what: Act,
+) -> Result<u64, Problem> {
     let (index, who, now) = (&web.index, person.0.as_str(), Timestamp::now());
     tracing::info!(transfer = %id, act = what.name(), "a person asked for a transfer to change");
     let changed = match &what {
@@ -252,7 +278,10 @@ impl Act {
 
 /// How many transfers to the same partner go before this one: those that are more urgent, and the older ones that are
 /// as urgent. `None` once it has begun.
-pub(in crate::web) async fn ahead_of(web: &WebState, transfer: &TransferSummary) -> Result<Option<usize>, Problem> {
+pub(in crate::web) async fn ahead_of(
+    web: &WebState,
+    transfer: &TransferSummary,
+) -> Result<Option<usize>, Problem> {
     if transfer.counts.queued != transfer.counts.total {
         return Ok(None);
     }
@@ -292,7 +321,11 @@ pub(in crate::web) fn state_of(web: &WebState, transfer: &TransferSummary) -> Tr
 }
 
 /// How long somebody has waited for it, or had to wait.
-pub(in crate::web) fn waited(transfer: &TransferSummary, state: TransferState, now: Timestamp) -> std::time::Duration {
+pub(in crate::web) fn waited(
+    transfer: &TransferSummary,
+    state: TransferState,
+    now: Timestamp,
+) -> std::time::Duration {
     let until = match (state, &transfer.cancelled) {
         (TransferState::Sent | TransferState::Confirmed | TransferState::Opened, _) => {
             transfer.last_sent_at.unwrap_or(now)
@@ -303,7 +336,12 @@ pub(in crate::web) fn waited(transfer: &TransferSummary, state: TransferState, n
     since(transfer.created_at, until)
 }
 
-fn view(web: &WebState, reader: &Reader, transfer: TransferSummary, ahead: Option<usize>) -> TransferView {
+fn view(
+    web: &WebState,
+    reader: &Reader,
+    transfer: TransferSummary,
+    ahead: Option<usize>,
+) -> TransferView {
     let state = state_of(web, &transfer);
     let at = circumstances(web, reader, &transfer, ahead);
     TransferView {

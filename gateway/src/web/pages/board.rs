@@ -4,7 +4,9 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Html;
 use gantry_store::facts::Priority;
-use gantry_store::index::{StudySummary, TransferFilter, TransferId, TransferState, TransferSummary};
+use gantry_store::index::{
+    StudySummary, TransferFilter, TransferId, TransferState, TransferSummary,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
@@ -174,7 +176,8 @@ async fn fetch(
         partner: query.partner.clone(),
         ..TransferFilter::default()
     };
-    let unfinished = TransferFilter { only_unfinished: true, limit: MOST_UNFINISHED, ..all.clone() };
+    let unfinished =
+        TransferFilter { only_unfinished: true, limit: MOST_UNFINISHED, ..all.clone() };
     let since = reader.now.saturating_sub(STAY).unwrap_or(Timestamp::MIN);
     let recent = TransferFilter { since: Some(since), limit: MOST_FINISHED, ..all };
     let mut transfers = web.index.transfers(&unfinished).await?;
@@ -212,7 +215,14 @@ fn group_of(state: TransferState) -> usize {
 fn order(transfer: &TransferSummary, state: TransferState) -> (usize, i64) {
     let group = group_of(state);
     let created = transfer.created_at.as_millisecond();
-    (group, if group == 2 { -transfer.last_sent_at.map_or(created, Timestamp::as_millisecond) } else { created })
+    (
+        group,
+        if group == 2 {
+            -transfer.last_sent_at.map_or(created, Timestamp::as_millisecond)
+        } else {
+            created
+        },
+    )
 }
 
 fn line(
@@ -241,7 +251,11 @@ fn line(
         tone: tone(state),
         done: counts.delivered,
         total: counts.total,
-        progress: format!("{} of {}", words::grouped(counts.delivered), words::grouped(counts.total)),
+        progress: format!(
+            "{} of {}",
+            words::grouped(counts.delivered),
+            words::grouped(counts.total)
+        ),
         waiting_label: if goes_on { "Waiting" } else { "Took" },
         waiting: words::duration(waited),
         since: goes_on.then(|| transfer.created_at.to_string()),
@@ -271,11 +285,21 @@ fn priority(priority: Priority) -> Option<&'static str> {
 
 fn filters(web: &WebState, query: &BoardQuery) -> Vec<FilterGroup> {
     let query = BoardQuery { fragment: None, ..query.clone() };
-    let link_to = |text: &str, to: BoardQuery, current: bool| FilterLink { text: text.to_owned(), href: link(&to), current };
-    let which = [(Which::Emergency, "Emergency"), (Which::All, "All priorities")]
-        .map(|(which, text)| link_to(text, BoardQuery { priority: which, ..query.clone() }, query.priority == which));
-    let show = [(Show::Everything, "Everything"), (Show::NeedsAction, "Needs action"), (Show::Today, "Today")]
-        .map(|(show, text)| link_to(text, BoardQuery { show, ..query.clone() }, query.show == show));
+    let link_to = |text: &str, to: BoardQuery, current: bool| FilterLink {
+        text: text.to_owned(),
+        href: link(&to),
+        current,
+    };
+    let which =
+        [(Which::Emergency, "Emergency"), (Which::All, "All priorities")].map(|(which, text)| {
+            link_to(text, BoardQuery { priority: which, ..query.clone() }, query.priority == which)
+        });
+    let show = [
+        (Show::Everything, "Everything"),
+        (Show::NeedsAction, "Needs action"),
+        (Show::Today, "Today"),
+    ]
+    .map(|(show, text)| link_to(text, BoardQuery { show, ..query.clone() }, query.show == show));
     let mut partners = vec![link_to(
         "Any partner",
         BoardQuery { partner: None, ..query.clone() },
@@ -317,7 +341,9 @@ fn encoded(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(byte.into());
+            }
             // Writing to a string does not fail.
             _ => drop(write!(encoded, "%{byte:02X}")),
         }

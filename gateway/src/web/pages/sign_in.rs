@@ -36,7 +36,10 @@ pub(super) async fn how_to() -> Result<Html<String>, ErrorPage> {
 }
 
 /// The link's page. Opening it does not use the link: mail filters open links too.
-pub(super) async fn ask(State(app): State<App>, Path(link): Path<String>) -> Result<Html<String>, ErrorPage> {
+pub(super) async fn ask(
+    State(app): State<App>,
+    Path(link): Path<String>,
+) -> Result<Html<String>, ErrorPage> {
     if !app.web.sessions.knows_link(&link) {
         return Err(ErrorPage(too_old()));
     }
@@ -60,8 +63,12 @@ pub(super) async fn sign_in(
             Err(ErrorPage(too_old()))
         }
         Err(Refused::TooOften) => Err(ErrorPage(
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many tries", "Too many wrong links were tried.")
-                .hint("Wait a minute, then get a new link with `gantry web link`."),
+            Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many tries",
+                "Too many wrong links were tried.",
+            )
+            .hint("Wait a minute, then get a new link with `gantry web link`."),
         )),
     }
 }

@@ -7,7 +7,8 @@ use axum::extract::{Path, State};
 use axum::response::{Html, Redirect};
 use gantry_store::facts::{Priority, Purpose};
 use gantry_store::index::{
-    EventKind, TransferDetail, TransferEvent, TransferId, TransferSeries, TransferState, TransferSummary,
+    EventKind, TransferDetail, TransferEvent, TransferId, TransferSeries, TransferState,
+    TransferSummary,
 };
 use serde::Deserialize;
 
@@ -111,7 +112,11 @@ pub(super) async fn transfer(
     query: Result<Asked<TransferQuery>, Problem>,
 ) -> Result<Html<String>, ErrorPage> {
     let Asked(query) = query?;
-    let unknown = || ErrorPage(Problem::not_found("There is no such transfer here. The address may be incomplete."));
+    let unknown = || {
+        ErrorPage(Problem::not_found(
+            "There is no such transfer here. The address may be incomplete.",
+        ))
+    };
     let id: TransferId = id.parse().map_err(|_| unknown())?;
     let web = &app.web;
     let detail = web.index.transfer(id).await?.ok_or_else(unknown)?;
@@ -152,14 +157,21 @@ pub(super) async fn act(
     if let Act::Cancel { reason } = &act
         && reason.trim().is_empty()
     {
-        let problem = Problem::bad_request("Nothing was cancelled: a reason is needed, for whoever waits for the images.");
+        let problem = Problem::bad_request(
+            "Nothing was cancelled: a reason is needed, for whoever waits for the images.",
+        );
         return Err(ErrorPage(problem.hint("Go back, and say why in a few words.")));
     }
     api::act(&app.web, id, &person, act).await?;
     Ok(Redirect::to(&format!("/transfers/{id}")))
 }
 
-fn view(web: &WebState, reader: &Reader, detail: TransferDetail, ahead: Option<usize>) -> TransferPage {
+fn view(
+    web: &WebState,
+    reader: &Reader,
+    detail: TransferDetail,
+    ahead: Option<usize>,
+) -> TransferPage {
     let TransferDetail { transfer, series, problems, events } = detail;
     let state = api::state_of(web, &transfer);
     let at = api::circumstances(web, reader, &transfer, ahead);
@@ -198,7 +210,11 @@ fn view(web: &WebState, reader: &Reader, detail: TransferDetail, ahead: Option<u
         sentence: words::sentence(&transfer, state, &at),
         done: counts.delivered,
         total: counts.total,
-        progress: format!("{} of {}", words::grouped(counts.delivered), words::plural(counts.total, "image")),
+        progress: format!(
+            "{} of {}",
+            words::grouped(counts.delivered),
+            words::plural(counts.total, "image")
+        ),
         waiting_label: if ended { "Took" } else { "Waiting for" },
         waiting: words::duration(api::waited(&transfer, state, reader.now)),
         since: (!ended).then(|| transfer.created_at.to_string()),
@@ -229,11 +245,19 @@ fn technical(failure: &gantry_store::index::Failure) -> String {
 }
 
 fn clocks(transfer: &TransferSummary, events: &[TransferEvent], reader: &Reader) -> Vec<Clock> {
-    let of = |kind| events.iter().rev().find(|event| event.kind == kind).map(|event| reader.moment(event.at));
+    let of = |kind| {
+        events.iter().rev().find(|event| event.kind == kind).map(|event| reader.moment(event.at))
+    };
     vec![
         Clock { label: "First image here", at: Some(reader.moment(transfer.created_at)) },
-        Clock { label: "First image accepted", at: transfer.first_sent_at.map(|at| reader.moment(at)) },
-        Clock { label: "All images accepted", at: of(EventKind::AllSent).filter(|_| transfer.cancelled.is_none()) },
+        Clock {
+            label: "First image accepted",
+            at: transfer.first_sent_at.map(|at| reader.moment(at)),
+        },
+        Clock {
+            label: "All images accepted",
+            at: of(EventKind::AllSent).filter(|_| transfer.cancelled.is_none()),
+        },
         Clock { label: "Confirmed as stored", at: None },
     ]
 }
@@ -243,7 +267,8 @@ fn can(transfer: &TransferSummary, state: TransferState) -> Can {
     let unsent = counts.queued + counts.sending + counts.deferred + counts.failed;
     let open = transfer.cancelled.is_none() && unsent > 0;
     Can {
-        retry: counts.deferred + counts.failed + counts.cancelled > 0 || transfer.cancelled.is_some(),
+        retry: counts.deferred + counts.failed + counts.cancelled > 0
+            || transfer.cancelled.is_some(),
         cancel: open,
         pause: open && transfer.paused.is_none() && state != TransferState::NeedsAction,
         resume: transfer.paused.is_some() && transfer.cancelled.is_none(),
@@ -268,7 +293,11 @@ fn series_line(series: &TransferSeries) -> SeriesLine {
     SeriesLine {
         number: series.number.map(|number| number.to_string()).unwrap_or_default(),
         modality: series.modality.clone().unwrap_or_default(),
-        description: series.description.reveal().clone().unwrap_or_else(|| "No description".to_owned()),
+        description: series
+            .description
+            .reveal()
+            .clone()
+            .unwrap_or_else(|| "No description".to_owned()),
         total: words::grouped(counts.total),
         delivered: words::grouped(counts.delivered),
         rest: if rest.is_empty() { "All accepted".to_owned() } else { rest.join(", ") },
@@ -278,18 +307,28 @@ fn series_line(series: &TransferSeries) -> SeriesLine {
 fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry {
     let reason = || event.detail.clone();
     let (what, note, technical) = match event.kind {
-        EventKind::Created => (format!("First image arrived and was addressed to {partner}"), None, None),
-        EventKind::ReceivedAll => ("The sender finished sending to this gateway".to_owned(), None, None),
+        EventKind::Created => {
+            (format!("First image arrived and was addressed to {partner}"), None, None)
+        }
+        EventKind::ReceivedAll => {
+            ("The sender finished sending to this gateway".to_owned(), None, None)
+        }
         EventKind::FirstSent => (format!("{partner} accepted the first image"), None, None),
         EventKind::AllSent => (format!("{partner} accepted all images"), None, None),
-        EventKind::Delayed => ("Delayed; the gateway tries again by itself".to_owned(), None, reason()),
-        EventKind::SetAside => ("Some images were set aside and need a person".to_owned(), None, reason()),
+        EventKind::Delayed => {
+            ("Delayed; the gateway tries again by itself".to_owned(), None, reason())
+        }
+        EventKind::SetAside => {
+            ("Some images were set aside and need a person".to_owned(), None, reason())
+        }
         EventKind::Retried => ("Tried again on request".to_owned(), None, None),
         EventKind::Cancelled => ("Cancelled".to_owned(), reason(), None),
         EventKind::Paused => ("Paused".to_owned(), reason(), None),
         EventKind::Resumed => ("Resumed".to_owned(), None, None),
         EventKind::PriorityRaised => ("Made more urgent".to_owned(), reason(), None),
-        EventKind::Reopened => ("More images arrived after all had been sent".to_owned(), None, None),
+        EventKind::Reopened => {
+            ("More images arrived after all had been sent".to_owned(), None, None)
+        }
     };
     Entry { at: at.reader.moment(event.at), what, who: event.actor.clone(), note, technical }
 }

@@ -1,0 +1,39 @@
+//! What the README says to try first works as it says.
+
+use std::time::Duration;
+
+use gantry_tests::gateway::program;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn the_demonstration_moves_an_emergency_and_says_that_all_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program());
+    command
+        .args(["demo", "--once", "--json"])
+        .current_dir(folder.path())
+        .env_remove("RUST_LOG")
+        .kill_on_drop(true);
+
+    let output = timeout(Duration::from_mins(3), command.output())
+        .await
+        .expect("the demonstration ends")
+        .unwrap();
+
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report: Value =
+        serde_json::from_slice(&output.stdout).expect("one JSON object on standard output");
+    assert_eq!(report["ok"], true, "{report:#}");
+    assert_eq!(report["digests_verified"], report["instances"], "{report:#}");
+    assert!(report["instances"].as_u64().unwrap() >= 271, "{report:#}");
+    let timings = &report["timings_ms"];
+    assert!(
+        timings["first_at_partner"].as_u64() < timings["last_acknowledged"].as_u64(),
+        "{report:#}"
+    );
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0, "the demonstration left files where it was started");
+}

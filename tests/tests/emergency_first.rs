@@ -1,0 +1,97 @@
+//! Promise 4: an emergency study does not wait behind routine ones.
+
+use gantry_tests::{Dcmtk, Gateway, ScriptedPartner, Sender, Setup, eventually};
+use sample_studies::{HeadCt, Study, small_objects};
+
+const ROUTINE: u32 = 300;
+
+async fn send(gateway: &Gateway, called: &str, study: &Study) {
+    let mut sender =
+        Sender::connect_as("PACS", called, gateway.plaintext(), &study.instances).await.unwrap();
+    sender.store_all(&study.instances).await;
+    sender.release().await;
+}
+
+async fn scene(port: u16, delivery: &str) -> Gateway {
+    Setup::new()
+        .source("pacs", "PACS")
+        .delivery(delivery)
+        .partner_in_order("partner", "PARTNER", port)
+        .route("ROUTINE", &["partner"], "routine")
+        .route("EMERGENCY", &["partner"], "emergency")
+        .start()
+        .await
+}
+
+/// How many routine instances arrived after the moment and before the last of the emergency.
+fn overtaken_by(order: &[String], at: usize, emergency: &Study) -> usize {
+    let emergency = emergency.sop_instance_uids();
+    let after = &order[at..];
+    let last = after
+        .iter()
+        .rposition(|uid| emergency.contains(uid))
+        .expect("the emergency arrived after the moment");
+    let arrived = after.iter().filter(|uid| emergency.contains(*uid)).count();
+    assert_eq!(arrived, emergency.len(), "the emergency did not arrive whole after the moment");
+    after[..last].iter().filter(|uid| !emergency.contains(*uid)).count()
+}
+
+#[tokio::test]
+async fn an_emergency_overtakes_a_routine_backlog_at_the_next_instance() {
+    let partner = ScriptedPartner::start().await;
+    partner.allow(10);
+    let gateway = scene(partner.port(), "").await;
+    let (routine, emergency) = (small_objects(1, ROUTINE), HeadCt::small(2).build());
+    send(&gateway, "ROUTINE", &routine).await;
+    eventually("the partner to be busy", async || (partner.received().len() == 10).then_some(()))
+        .await;
+
+    send(&gateway, "EMERGENCY", &emergency).await;
+    eventually("the emergency to be ordered", async || {
+        let ordered = gateway.conservation("partner").await.ordered;
+        (ordered == u64::from(ROUTINE) + emergency.len() as u64).then_some(())
+    })
+    .await;
+    partner.allow(usize::MAX);
+
+    gateway.delivered("partner", ROUTINE as usize + emergency.len()).await;
+    let order: Vec<_> =
+        partner.received().into_iter().map(|received| received.sop_instance_uid).collect();
+    // One was on the wire, and one may begin before the worker asks what is most urgent.
+    let overtaken_by = overtaken_by(&order, 10, &emergency);
+    assert!(
+        overtaken_by <= 2,
+        "{overtaken_by} routine instances came before the emergency was through"
+    );
+}
+
+#[tokio::test]
+async fn dcmtk_gets_an_emergency_first_although_it_serves_one_association_at_a_time() {
+    let partner = Dcmtk::storescp("PARTNER")
+        .one_association_at_a_time()
+        .remembering_the_order()
+        .start()
+        .await;
+    // It answers nothing while it is paused, and must not be given up on meanwhile.
+    let gateway = scene(partner.port(), "connect-timeout = \"60s\"").await;
+    let (routine, emergency) = (small_objects(3, ROUTINE), HeadCt::small(4).build());
+    send(&gateway, "ROUTINE", &small_objects(5, 1)).await;
+    gateway.delivered("partner", 1).await;
+    partner.pause();
+    send(&gateway, "ROUTINE", &routine).await;
+
+    send(&gateway, "EMERGENCY", &emergency).await;
+    let ordered = 1 + u64::from(ROUTINE) + emergency.len() as u64;
+    eventually("the emergency to be ordered", async || {
+        (gateway.conservation("partner").await.ordered == ordered).then_some(())
+    })
+    .await;
+    partner.resume();
+
+    gateway.delivered("partner", ordered as usize).await;
+    let overtaken_by = overtaken_by(&partner.order_of_arrival(), 1, &emergency);
+    assert!(
+        overtaken_by <= 2,
+        "{overtaken_by} routine instances came before the emergency was through"
+    );
+}

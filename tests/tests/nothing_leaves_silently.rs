@@ -1,0 +1,171 @@
+//! Promise 3: every instance × destination is delivered, waiting, or set aside with a reason a person can read.
+
+use gantry_gateway::association::status::Status;
+use gantry_tests::gateway::Conservation;
+use gantry_tests::http::Ask;
+use gantry_tests::{Dcmtk, Gateway, ScriptedPartner, Sender, Setup, digests, eventually};
+use sample_studies::{Study, small_objects};
+
+async fn send(gateway: &Gateway, study: &Study) {
+    let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
+    sender.store_all(&study.instances).await;
+    sender.release().await;
+}
+
+/// Waits until the counts of a partner are these; on the way there nothing may ever be missing.
+async fn comes_to(gateway: &Gateway, partner: &str, expected: Conservation) {
+    eventually(&format!("{partner} to stand at {expected:?}"), async || {
+        let now = gateway.conservation(partner).await;
+        assert!(now.adds_up(), "{partner} does not add up: {now:?}");
+        (now == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_received_is_delivered_or_waiting_or_set_aside_whatever_partners_do() {
+    let study = small_objects(1, 30);
+    let good = Dcmtk::storescp("GOOD").start().await;
+    let rejecting = Dcmtk::storescp("REJECTING").options(&["--refuse"]).start().await;
+    let aborting = Dcmtk::storescp("ABORTING").options(&["--abort-during"]).start().await;
+    let mut absent = Dcmtk::storescp("ABSENT");
+    let refused: Vec<_> = study.sop_instance_uids().into_iter().take(10).collect();
+    let (unfit, unsupported) = (refused[..5].to_vec(), refused[5..].to_vec());
+    let picky = ScriptedPartner::answering(move |uid| match uid {
+        uid if unfit.iter().any(|unfit| unfit == uid) => Status::DATA_SET_MISMATCH,
+        uid if unsupported.iter().any(|unsupported| unsupported == uid) => {
+            Status::SOP_CLASS_NOT_SUPPORTED
+        }
+        _ => Status::SUCCESS,
+    })
+    .await;
+    let full = ScriptedPartner::answering(|_| Status::OUT_OF_RESOURCES).await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner("good", "GOOD", good.port())
+        .partner("rejecting", "REJECTING", rejecting.port())
+        .partner("aborting", "ABORTING", aborting.port())
+        .partner("absent", "ABSENT", absent.port())
+        .partner("picky", "PICKY", picky.port())
+        .partner("full", "FULL", full.port())
+        .route("GANTRY", &["good", "rejecting", "aborting", "absent", "picky", "full"], "routine")
+        .start()
+        .await;
+
+    send(&gateway, &study).await;
+
+    let of = |delivered, waiting, set_aside| Conservation {
+        ordered: 30,
+        delivered,
+        waiting,
+        set_aside,
+        cancelled: 0,
+    };
+    comes_to(&gateway, "good", of(30, 0, 0)).await;
+    comes_to(&gateway, "picky", of(20, 0, 10)).await;
+    for partner in ["rejecting", "aborting", "absent", "full"] {
+        comes_to(&gateway, partner, of(0, 30, 0)).await;
+    }
+    assert_eq!(gateway.instances().await, 30);
+    good.comes_to_hold(&digests(&study)).await;
+
+    absent.run().await;
+    comes_to(&gateway, "absent", of(30, 0, 0)).await;
+    absent.comes_to_hold(&digests(&study)).await;
+    // The others are no further, and no nearer: a partner that cannot be had is asked again, forever.
+    for partner in ["rejecting", "aborting", "full"] {
+        comes_to(&gateway, partner, of(0, 30, 0)).await;
+    }
+    let transfers = gateway.api("/api/v1/transfers").await;
+    for transfer in transfers.as_array().unwrap() {
+        let partner = transfer["partner"].as_str().unwrap();
+        let why = transfer["problem"]["text"].as_str().unwrap_or_default();
+        let expected = match partner {
+            "good" | "absent" => ("sent", ""),
+            "rejecting" => ("delayed", "rejected"),
+            "aborting" => ("delayed", "peer aborted the association"),
+            "full" => ("delayed", "A700H (out of resources)"),
+            "picky" => ("needs-action", "partner answered"),
+            other => panic!("nothing was ordered for {other}"),
+        };
+        assert_eq!(transfer["state"], expected.0, "{partner}: {transfer:#}");
+        assert!(why.contains(expected.1), "{partner} lacks {:?}: {transfer:#}", expected.1);
+        assert!(!transfer["sentence"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_partner_refuses_for_good_is_set_aside_at_once_and_sent_again_when_a_person_says_so()
+{
+    let study = small_objects(2, 3);
+    let willing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = willing.clone();
+    let partner = ScriptedPartner::answering(move |_| {
+        match asked.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Status::SUCCESS,
+            false => Status::NOT_AUTHORISED,
+        }
+    })
+    .await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner("partner", "PARTNER", partner.port())
+        .route("GANTRY", &["partner"], "routine")
+        .start()
+        .await;
+
+    send(&gateway, &study).await;
+    comes_to(
+        &gateway,
+        "partner",
+        Conservation { ordered: 3, set_aside: 3, ..Conservation::default() },
+    )
+    .await;
+
+    // Each was tried once: a refusal for good is not repeated.
+    assert_eq!(partner.received().len(), 3);
+    let transfer = &gateway.api("/api/v1/transfers").await[0];
+    assert_eq!(transfer["problem"]["status"], 0x0124, "{transfer:#}");
+    willing.store(true, std::sync::atomic::Ordering::Relaxed);
+    let id = transfer["id"].as_str().unwrap();
+    let answer = gateway.ask(Ask::post(&format!("/api/v1/transfers/{id}/retry"))).await.json();
+    assert_eq!(answer["changed"], 3, "{answer:#}");
+    comes_to(
+        &gateway,
+        "partner",
+        Conservation { ordered: 3, delivered: 3, ..Conservation::default() },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_partner_that_takes_everything_and_answers_nothing_holds_up_no_other() {
+    let study = small_objects(3, 20);
+    let stuck = ScriptedPartner::start().await;
+    stuck.allow(0);
+    let good = Dcmtk::storescp("GOOD").start().await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner("stuck", "STUCK", stuck.port())
+        .partner("good", "GOOD", good.port())
+        .route("GANTRY", &["stuck", "good"], "routine")
+        .start()
+        .await;
+
+    send(&gateway, &study).await;
+
+    good.comes_to_hold(&digests(&study)).await;
+    comes_to(
+        &gateway,
+        "stuck",
+        Conservation { ordered: 20, waiting: 20, ..Conservation::default() },
+    )
+    .await;
+    stuck.allow(20);
+    comes_to(
+        &gateway,
+        "stuck",
+        Conservation { ordered: 20, delivered: 20, ..Conservation::default() },
+    )
+    .await;
+}
