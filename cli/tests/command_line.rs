@@ -201,6 +201,24 @@ fn a_closed_pipe_is_success() {
 }
 
 #[test]
+fn a_closed_pipe_does_not_make_a_wrong_configuration_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = initialised(folder.path());
+    std::fs::remove_file(folder.path().join("data/keys/current")).unwrap();
+    let mut child = gantry(&["check", "--config", &config])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+
+    let ended = child.wait_with_output().unwrap();
+
+    assert_eq!(ended.status.code(), Some(2), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("would not start"), "{}", stderr(&ended));
+}
+
+#[test]
 fn the_demonstration_delivers_every_image_unchanged_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
 

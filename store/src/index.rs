@@ -300,6 +300,13 @@ impl Index {
         ))
     }
 
+    /// Has what was deferred because the partner could not be had tried now: it answers again. Says how many that were.
+    pub async fn bring_forward(&self, partner: &str, now: Timestamp) -> Result<u64, IndexError> {
+        writing!(self, "bring deliveries forward", UNSYNCED, |db| outbox::bring_forward(
+            &mut db, partner, now
+        ))
+    }
+
     /// Writes what came of deliveries, in one transaction. A delivery that does not exist is left out of the answer.
     pub async fn settle(
         &self,

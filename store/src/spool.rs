@@ -36,6 +36,9 @@ pub enum SpoolError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Another process holds it.
+    #[error("another node uses this data directory")]
+    Locked,
     /// A sync of the folder failed earlier, so nothing can be promised until a restart.
     #[error(
         "the spool takes nothing more: its folder could not be synced; restart the node and check the disk"
@@ -99,9 +102,11 @@ impl Spool {
             .mode(0o600)
             .open(folder.join("lock"))
             .map_err(failed("open the lock"))?;
-        lock.try_lock().map_err(|error| SpoolError::Io {
-            operation: "take the lock (does another node use this data-dir?)",
-            source: io::Error::other(error),
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => SpoolError::Locked,
+            fs::TryLockError::Error(source) => {
+                SpoolError::Io { operation: "take the lock", source }
+            }
         })?;
         // The folder itself must outlive a power cut, not only what is put in it.
         for ancestor in folder.ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
@@ -406,7 +411,7 @@ mod tests {
         let refused =
             Spool::open(&folder.path().join("spool"), first.keyring().clone(), 0).unwrap_err();
 
-        assert!(refused.to_string().contains("another node"), "{refused}");
+        assert!(matches!(refused, SpoolError::Locked), "{refused}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use gantry_gateway::config::{
 };
 use gantry_gateway::telemetry::chain;
 use gantry_gateway::tls;
-use gantry_store::sealed::Keyring;
+use gantry_store::sealed::{Keyring, KeyringError};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -122,7 +122,7 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
             return Ok(Exit::Usage);
         }
         Err(problems) => {
-            output.line(problems.render(style(output)))?;
+            heard(output.line(problems.render(style(output))))?;
             return Err(Failure::new(Exit::Usage, &problems));
         }
     };
@@ -139,10 +139,31 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
         })?;
         return Ok(exit);
     }
-    for warning in &warnings {
+    heard(tell(&config, &path, &warnings, &troubles, output))?;
+    if stops > 0 {
+        let problems = words::count(stops as u64, "problem", "problems");
+        return Err(Failure::new(exit, format_args!("the node would not start: {problems}")));
+    }
+    Ok(exit)
+}
+
+/// A reader who has heard enough does not make a wrong configuration right.
+fn heard(told: Result<(), Failure>) -> Result<(), Failure> {
+    told.or_else(|failure| if failure.message.is_none() { Ok(()) } else { Err(failure) })
+}
+
+/// What is to be looked at, and what the node would do.
+fn tell(
+    config: &Config,
+    path: &Path,
+    warnings: &[Finding],
+    troubles: &[Trouble],
+    output: Output,
+) -> Result<(), Failure> {
+    for warning in warnings {
         output.line(warning.render(style(output)))?;
     }
-    for trouble in &troubles {
+    for trouble in troubles {
         let (sign, paint) = match trouble.severity {
             Severity::Problem => ("×", Paint::Red),
             Severity::Warning => ("⚠", Paint::Yellow),
@@ -150,27 +171,20 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
         output.line(format_args!("  {} {}", output.paint(paint, sign), trouble.message))?;
         output.line(format_args!("  help: {}\n", trouble.help))?;
     }
-    show(&config, &Summary::of(&config), output)?;
+    show(config, &Summary::of(config), output)?;
     output.line("")?;
-    if stops > 0 {
-        return Err(Failure::new(
-            Exit::Usage,
-            format_args!(
-                "the node would not start: {}",
-                words::count(stops as u64, "problem", "problems")
-            ),
-        ));
+    if troubles.iter().any(|trouble| trouble.severity == Severity::Problem) {
+        return Ok(());
     }
     let good = output.paint(Paint::Green, "✓");
     match warnings.len() + troubles.len() {
-        0 => output.line(format_args!("{good} {} is right", path.display()))?,
+        0 => output.line(format_args!("{good} {} is right", path.display())),
         count => output.line(format_args!(
             "{good} {} can be run, with {}",
             path.display(),
             words::count(count as u64, "warning", "warnings")
-        ))?,
+        )),
     }
-    Ok(exit)
 }
 
 fn style(output: Output) -> Style {
@@ -184,10 +198,13 @@ fn surroundings(config: &Config) -> Vec<Trouble> {
         troubles.push(Trouble { severity: Severity::Problem, message, help });
     };
     if let Err(error) = Keyring::open(&config.node.keys_dir()) {
-        problem(
-            chain(&error).to_string(),
-            "without its keys the node can neither store nor read; `gantry init` makes the first one".to_owned(),
-        );
+        let help = match &error {
+            KeyringError::Empty(_) => {
+                "`gantry init` makes the first key; if there was one, bring the backup back"
+            }
+            _ => "the node opens every key when it starts, and starts with none missing",
+        };
+        problem(chain(&error).to_string(), help.to_owned());
     }
     if let Some(own) = &config.tls {
         let usable = tls::server_config(own).and_then(|_| tls::client_config(own, &[]));

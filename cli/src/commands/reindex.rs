@@ -3,6 +3,7 @@
 use clap::Args;
 use gantry_gateway::reindex;
 use gantry_gateway::run::{StartError, Store};
+use gantry_store::spool::SpoolError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Global, serve};
@@ -32,7 +33,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     let store = Store::open(&config).await.map_err(|error| match &error {
-        StartError::Spool(error) if serve::is_locked(error) => {
+        StartError::Spool(SpoolError::Locked) => {
             Failure::new(Exit::Failed, "the node is running").hint("stop it first")
         }
         _ => serve::cannot_start(&error),

@@ -119,13 +119,8 @@ pub(crate) fn cannot_start(error: &StartError) -> Failure {
                 .hint(format_args!("give this user {}, or start as the user that owns it", path.display())),
             _ => failure(Exit::Failed),
         },
-        StartError::Spool(error) if is_locked(error) => failure(Exit::Failed)
+        StartError::Spool(SpoolError::Locked) => failure(Exit::Failed)
             .hint("another node uses this data directory; `gantry status` says whether it is this one"),
         StartError::Spool(_) | StartError::Objects(_) | StartError::Index(_) => failure(Exit::Failed),
     }
-}
-
-/// Whether another process holds the spool.
-pub(crate) fn is_locked(error: &SpoolError) -> bool {
-    matches!(error, SpoolError::Io { operation, .. } if operation.contains("take the lock"))
 }

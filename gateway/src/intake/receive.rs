@@ -25,6 +25,9 @@ use crate::association::status::Status;
 /// brought, at most 128 KiB and one PDU.
 const IN_FLIGHT: usize = 8;
 
+/// Bytes from which on scanning and sealing them side by side is faster than waking another thread.
+const WORTH_SHARING: usize = 48 * 1024;
+
 /// Why an instance was not taken in.
 #[derive(Debug, Error)]
 pub enum IntakeError {
@@ -170,7 +173,7 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
             }
             Step::Data(batch) => {
                 if let Ok(instance) = &mut active
-                    && let Err(error) = batch.iter().try_for_each(|bytes| instance.take(bytes))
+                    && let Err(error) = instance.take(&batch)
                 {
                     // Dropping what was active removes its file at once: a hostile sender fills no disk.
                     active = Err(error);
@@ -210,12 +213,26 @@ impl<'a> Active<'a> {
         Ok(Self { announced, incoming, scanner, limit })
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), IntakeError> {
-        if self.scanner.length() + bytes.len() as u64 > self.limit {
+    /// Scans and hashes on one core while it seals and writes on another, where there is enough of it to be worth that.
+    fn take(&mut self, batch: &[Bytes]) -> Result<(), IntakeError> {
+        let length: usize = batch.iter().map(Bytes::len).sum();
+        if self.scanner.length() + length as u64 > self.limit {
             return Err(IntakeError::TooLong { limit: self.limit });
         }
-        self.scanner.feed(bytes)?;
-        Ok(self.incoming.write(bytes)?)
+        let (scanner, incoming) = (&mut self.scanner, &mut self.incoming);
+        let mut scan = || batch.iter().try_for_each(|bytes| scanner.feed(bytes));
+        let mut write = || batch.iter().try_for_each(|bytes| incoming.write(bytes));
+        if length < WORTH_SHARING {
+            scan()?;
+            return Ok(write()?);
+        }
+        let mut scanned = Ok(());
+        let written = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| scanned = scan());
+            write()
+        });
+        scanned?;
+        Ok(written?)
     }
 
     fn end(self, intake: &Intake) -> Result<(Box<Facts>, Vec<u8>), IntakeError> {

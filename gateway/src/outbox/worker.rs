@@ -111,8 +111,9 @@ impl Team {
         until
     }
 
-    fn succeeded(&self) {
-        *self.trouble() = Trouble::default();
+    /// Notes that the partner answers. True if it did not before.
+    fn succeeded(&self) -> bool {
+        std::mem::take(&mut *self.trouble()).failures > 0
     }
 }
 
@@ -349,7 +350,9 @@ impl Worker {
         let config = &self.shared.config;
         match sent {
             Sent::Answered(status, description) => {
-                self.team.succeeded();
+                if self.team.succeeded() {
+                    self.bring_forward().await;
+                }
                 let now = Timestamp::now();
                 let come_back =
                     schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
@@ -373,6 +376,21 @@ impl Worker {
                 tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
                 self.report(claim, Event::Defer { until, why }).await;
                 Next::LeaveAlone
+            }
+        }
+    }
+
+    /// What waits for a later try because the partner could not be had need not wait any longer.
+    async fn bring_forward(&self) {
+        let partner = &self.team.partner.name;
+        match self.shared.index.bring_forward(partner, Timestamp::now()).await {
+            Ok(0) => {}
+            Ok(deliveries) => {
+                tracing::info!(partner, deliveries, "partner answers again");
+                self.team.call.ring();
+            }
+            Err(error) => {
+                tracing::error!(partner, error = %chain(&error), "deliveries cannot be brought forward");
             }
         }
     }

@@ -14,7 +14,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use crate::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
 use crate::facts::{ObjectId, Priority};
 
-use super::delivery::{Delivery, Event, Failure, IllegalStep, Receipt};
+use super::delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 use super::timeline::{self, EventKind};
 use super::transfer::{self, TransferId};
 use super::{DeliveryId, digest, flag, list, moment, parsed, priority, rank, unsigned};
@@ -158,6 +158,33 @@ pub(super) async fn recover(db: &mut SqliteConnection, owner: &str) -> sqlx::Res
     .fetch_all(&mut *db)
     .await?;
     step_all(db, &ids.into_iter().map(DeliveryId).collect::<Vec<_>>(), &Event::Died).await
+}
+
+/// Moves to now the next try of what was deferred because the partner could not be had. What the partner had no room for
+/// keeps its time. The state stays what it is.
+pub(super) async fn bring_forward(
+    db: &mut SqliteConnection,
+    partner: &str,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    const UNREACHED: [FailureKind; 5] = [
+        FailureKind::Unreachable,
+        FailureKind::TlsFailed,
+        FailureKind::AssociationRejected,
+        FailureKind::TimedOut,
+        FailureKind::Aborted,
+    ];
+    let mut query = QueryBuilder::<Sqlite>::new("UPDATE delivery SET due = ");
+    query.push_bind(now.as_millisecond()).push(", until = ").push_bind(now.as_millisecond());
+    query.push(" WHERE partner = ").push_bind(partner);
+    query.push(" AND state = 'deferred' AND due IS NOT NULL AND until > ");
+    query.push_bind(now.as_millisecond()).push(" AND failure IN (");
+    let mut kinds = query.separated(", ");
+    for kind in UNREACHED {
+        kinds.push_bind(kind.to_string());
+    }
+    query.push(")");
+    Ok(query.build().execute(db).await?.rows_affected())
 }
 
 /// Takes the same step with each; those for which it is illegal stay as they are. Says how many took it.
@@ -596,6 +623,22 @@ mod tests {
         let attempts: Vec<_> =
             claims.iter().map(|claim| (claim.delivery, claim.attempt, claim.deaths)).collect();
         assert_eq!(attempts, [(held[0], 1, 0), (held[1], 2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_partner_that_answers_again_gets_what_waited_for_it_at_once() {
+        let (index, _dir) = index().await;
+        record(&index, &[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)]).await;
+        let held = claim(&index, "york", 2, 0).await;
+        let away = Event::Defer { until: at(600), why: why(FailureKind::Unreachable) };
+        let full = Event::Defer { until: at(600), why: why(FailureKind::OutOfResources) };
+        index.settle(&[(held[0], away), (held[1], full)], at(1)).await.unwrap();
+
+        let before = claim(&index, "york", 2, 2).await;
+        let moved = index.bring_forward("york", at(2)).await.unwrap();
+
+        assert_eq!((before, moved), (vec![], 1));
+        assert_eq!(claim(&index, "york", 2, 2).await, held[..1]);
     }
 
     #[tokio::test]
