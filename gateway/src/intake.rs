@@ -66,6 +66,7 @@ mod tests {
                 spool: self.spool.clone(),
                 index: self.index.clone(),
                 objects: Arc::new(FileObjects::open(&self.folder.path().join("objects")).unwrap()),
+                durability: Durability::Durable,
                 routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])])
                     .routes
                     .into(),

@@ -233,8 +233,15 @@ impl Node {
             }
         }
 
-        let drain =
-            Drain { spool, index, objects, routes: config.routes.clone().into(), handoff, wake };
+        let drain = Drain {
+            spool,
+            index,
+            objects,
+            durability,
+            routes: config.routes.clone().into(),
+            handoff,
+            wake,
+        };
         recording.spawn(drain.run(arrivals, draining.clone()));
 
         let associations = TaskTracker::new();

@@ -16,7 +16,7 @@ use crate::digest;
 use crate::eventually::eventually;
 use crate::network::{free_port, is_listening};
 use crate::part10::Part10;
-use crate::process::Process;
+use crate::process::{Process, leashed};
 
 /// Makes peers.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +54,6 @@ impl Dcmtk {
     pub fn echoscu() -> Scu {
         Scu::new("echoscu", Vec::new())
     }
-}
-
-/// Programs that use DCMTK hold back half a message for 40 ms unless told otherwise.
-fn dcmtk(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.env("TCP_NODELAY", "1");
-    command
 }
 
 /// A program that asks for one association.
@@ -117,7 +110,9 @@ impl Scu {
 
     /// Calls, and waits for the end.
     pub async fn send_to(&self, address: SocketAddr) -> Sent {
-        let mut command = dcmtk(self.program);
+        let mut command = Command::new(self.program);
+        // Without it DCMTK holds back half of each message for 40 ms.
+        command.env("TCP_NODELAY", "1");
         command
             .args(["-v", "-aet", &self.calling, "-aec", &self.called, "-to", "30", "-td", "60"])
             .args(&self.options);
@@ -228,7 +223,8 @@ impl Storescp {
     pub async fn run(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.ae_title);
         std::fs::create_dir_all(self.received_folder()).expect("a folder for what is received");
-        let mut command = dcmtk("storescp");
+        let mut command = leashed("storescp");
+        command.env("TCP_NODELAY", "1");
         command.args([self.level, "-aet", &self.ae_title, "-od"]).arg(self.received_folder());
         if self.fork {
             command.arg("--fork");

@@ -19,7 +19,7 @@ use crate::certificates::{Certificates, Identity};
 use crate::dcmtk::Storescp;
 use crate::eventually::eventually;
 use crate::http::{Answer, Ask};
-use crate::process::Process;
+use crate::process::{Process, leashed};
 
 /// How long a start may take, and an end that drains.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -267,7 +267,7 @@ impl Gateway {
         assert!(self.process.is_none(), "the node runs already");
         let toml = self.setup.toml(&self.data_dir, [self.plaintext, self.tls, self.web]);
         std::fs::write(self.config(), toml).expect("the configuration can be written");
-        let mut command = Command::new(program());
+        let mut command = leashed(program());
         command.arg("serve").arg("--config").arg(self.config()).arg("--json");
         command.env_remove("RUST_LOG");
         let mut process =

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
 
 use crate::digest;
 use crate::eventually::eventually;
 use crate::http::{Answer, Ask};
 use crate::network::free_port;
 use crate::part10::Part10;
-use crate::process::Process;
+use crate::process::{Process, leashed};
 
 /// A running Orthanc with an empty database of its own.
 #[derive(Debug)]
@@ -65,7 +64,7 @@ impl Orthanc {
         } else {
             "Orthanc"
         };
-        let mut command = Command::new(program);
+        let mut command = leashed(program);
         command.arg(&path).current_dir(folder.path()).env("TCP_NODELAY", "1");
         let process = Process::start("Orthanc", &mut command, &folder.path().join("log"), false);
         let mut orthanc = Self { process, folder, dicom, http };

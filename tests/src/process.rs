@@ -1,5 +1,6 @@
 //! A child process with its log, killed with its own children when it is dropped.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,14 @@ use tokio::process::{Child, ChildStdout, Command};
 
 /// How much of a log is shown when a test fails.
 const TAIL: usize = 60;
+
+/// A command for [`Process::start`]: should the test itself be killed, its drop does not run, and the kernel kills the
+/// child instead (setpriv is in every Debian).
+pub fn leashed(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
 
 /// A child process.
 #[derive(Debug)]
@@ -32,10 +41,10 @@ impl Process {
         } else {
             file.try_clone().expect("a file has two handles").into()
         };
-        let child =
-            command.stdin(Stdio::null()).stdout(stdout).stderr(file).spawn().unwrap_or_else(
-                |error| panic!("{name} does not start: {error}; tests/run installs the peers"),
-            );
+        command.stdin(Stdio::null()).stdout(stdout).stderr(file);
+        // A group of its own, so that what it forks ends with it.
+        let child = command.process_group(0).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Self { name: name.to_owned(), child, log: log.to_owned() }
     }
 

@@ -40,13 +40,38 @@ fn load(round: u64) -> [Study; 2] {
     [HeadCt::small(1000 + round).build(), small_objects(1000 + round, 40)]
 }
 
-/// Waits until a random part of a round's load is acknowledged, and a random moment longer.
-async fn random_moment(random: &mut Random, mut acknowledged: watch::Receiver<usize>, of: usize) {
-    let enough = random.below(of);
-    // Senders that are through with all they have end it too.
-    let _ = acknowledged.wait_for(|count| *count >= enough).await;
-    for _ in 0..random.below(2000) {
-        std::hint::spin_loop();
+/// Two senders at work.
+struct Load {
+    senders: Vec<JoinHandle<BTreeMap<String, String>>>,
+    acknowledged: watch::Receiver<usize>,
+    of: usize,
+}
+
+impl Load {
+    fn start(to: SocketAddr, studies: &[Study]) -> Self {
+        let (count, acknowledged) = watch::channel(0);
+        let senders =
+            studies.iter().map(|study| send(to, study.instances.clone(), count.clone())).collect();
+        Self { senders, acknowledged, of: studies.iter().map(Study::len).sum() }
+    }
+
+    /// Waits until a random part of it is acknowledged, and a random moment longer.
+    async fn until_a_random_moment(&mut self, random: &mut Random) {
+        let enough = random.below(self.of);
+        let reached = self.acknowledged.wait_for(|count| *count >= enough).await.is_ok();
+        assert!(reached, "the senders were broken off before anything happened to the node");
+        for _ in 0..random.below(2000) {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// What was acknowledged until the node was gone.
+    async fn acknowledged(self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for sender in self.senders {
+            all.extend(sender.await.unwrap());
+        }
+        all
     }
 }
 
@@ -58,18 +83,12 @@ async fn a_node_that_is_killed_at_any_moment_has_lost_nothing_it_acknowledged() 
 
     let (mut acknowledged, mut sent) = (BTreeMap::new(), BTreeMap::new());
     for round in 0..CRASHES {
-        let load = load(round);
-        let count = watch::Sender::new(0);
-        let senders: Vec<_> = load
-            .iter()
-            .map(|study| send(gateway.plaintext(), study.instances.clone(), count.clone()))
-            .collect();
-        random_moment(&mut random, count.subscribe(), load.iter().map(Study::len).sum()).await;
+        let studies = load(round);
+        let mut load = Load::start(gateway.plaintext(), &studies);
+        load.until_a_random_moment(&mut random).await;
         gateway.kill().await;
-        for sender in senders {
-            acknowledged.extend(sender.await.unwrap());
-        }
-        sent.extend(load.iter().flat_map(digests));
+        acknowledged.extend(load.acknowledged().await);
+        sent.extend(studies.iter().flat_map(digests));
 
         let held = Held::in_data_dir(gateway.data_dir());
         assert_includes(&held.digests, &acknowledged, "the files, right after the crash");
@@ -156,19 +175,13 @@ async fn a_node_whose_power_is_cut_at_any_moment_has_lost_nothing_it_acknowledge
 
     let mut acknowledged = BTreeMap::new();
     for round in 0..cuts {
-        let load = load(round);
-        let count = watch::Sender::new(0);
-        let senders: Vec<_> = load
-            .iter()
-            .map(|study| send(gateway.plaintext(), study.instances.clone(), count.clone()))
-            .collect();
-        random_moment(&mut random, count.subscribe(), load.iter().map(Study::len).sum()).await;
+        let studies = load(round);
+        let mut load = Load::start(gateway.plaintext(), &studies);
+        load.until_a_random_moment(&mut random).await;
         // The disk first: what the node does after that, it does without one.
         disk.cut_the_power().unwrap();
         gateway.kill().await;
-        for sender in senders {
-            acknowledged.extend(sender.await.unwrap());
-        }
+        acknowledged.extend(load.acknowledged().await);
         disk.unmount().unwrap();
         disk.mount().unwrap();
 

@@ -8,6 +8,9 @@
 //! the spool, and the drain lists the folder as soon as it is through with the queue.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{Facts, ObjectId, Priority};
 use gantry_store::index::{Arrival, Index, IndexError, Recorded, RecordedAs, TransferId};
 use gantry_store::object::{ObjectError, ObjectStore};
-use gantry_store::spool::Spool;
+use gantry_store::spool::{Durability, Spool};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -31,9 +34,14 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// How long a batch waits for company; what an emergency's first image waits at most.
 const GATHER: Duration = Duration::from_millis(4);
-/// How many become objects at once, and how long the first of them waits for company.
+/// How many become objects at once.
 const STORE_BATCH: usize = 512;
-const STORE_GATHER: Duration = Duration::from_millis(250);
+/// Objects wait until nothing has arrived for so long, because making them durable competes with the syncs that senders
+/// wait for.
+const STORE_LULL: Duration = Duration::from_millis(500);
+/// And this long at most, or until so many wait: the spool is not where instances stay.
+const STORE_LATEST: Duration = Duration::from_secs(15);
+const STORE_MOST: usize = 8192;
 /// How long to leave an index or object store alone after it failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the folder is listed although nothing says so.
@@ -134,6 +142,8 @@ pub struct Drain {
     pub index: Index,
     /// Where objects go.
     pub objects: Arc<dyn ObjectStore>,
+    /// Whether what is in the spool is on the disk already.
+    pub durability: Durability,
     /// What decides on deliveries.
     pub routes: Arc<[Route]>,
     /// The queue, also to see whether it overflowed.
@@ -155,9 +165,24 @@ struct Memory {
     to_store: Vec<ObjectId>,
     /// Spool entries that repeat what is kept already.
     repeats: Vec<ObjectId>,
-    store_due: Option<Instant>,
+    /// When something was last recorded, and since when something waits to be stored.
+    last_arrival: Option<Instant>,
+    waits_since: Option<Instant>,
+    /// Not before this, after a failure.
+    store_after: Option<Instant>,
     /// Transfers of studies that are being received, for the timeline.
     receiving: HashMap<StudyInstanceUid, HashSet<TransferId>>,
+}
+
+impl Memory {
+    /// When what waits is to be stored; `None` if nothing does.
+    fn store_due(&self) -> Option<Instant> {
+        let waiting = self.to_store.len() + self.repeats.len();
+        let since = self.waits_since.filter(|_| waiting > 0)?;
+        let lull = self.last_arrival.unwrap_or(since) + STORE_LULL;
+        let due = if waiting >= STORE_MOST { since } else { lull.min(since + STORE_LATEST) };
+        Some(self.store_after.map_or(due, |after| due.max(after)))
+    }
 }
 
 impl Drain {
@@ -169,7 +194,7 @@ impl Drain {
         self.end_what_a_crash_cut_off().await;
         let mut next_look = Instant::now() + LOOK;
         loop {
-            let store_due = memory.store_due.unwrap_or(next_look).min(next_look);
+            let store_due = memory.store_due().unwrap_or(next_look).min(next_look);
             let first = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -259,7 +284,7 @@ impl Drain {
             self.record(batch, memory).await;
         }
         if !memory.to_store.is_empty() {
-            memory.store_due.get_or_insert_with(Instant::now);
+            memory.waits_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -282,7 +307,9 @@ impl Drain {
         for (arrival, recorded) in arrivals.iter().zip(&recorded) {
             self.note(arrival, recorded, memory);
         }
-        memory.store_due.get_or_insert_with(|| Instant::now() + STORE_GATHER);
+        let now = Instant::now();
+        memory.last_arrival = Some(now);
+        memory.waits_since.get_or_insert(now);
         self.wake.changed();
     }
 
@@ -333,39 +360,38 @@ impl Drain {
     }
 
     async fn store_if_due(&self, memory: &mut Memory, now: bool) {
-        let waiting = memory.to_store.len() + memory.repeats.len();
-        let due = memory.store_due.is_some_and(|due| due <= Instant::now());
-        if waiting == 0 {
-            memory.store_due = None;
-            return;
-        }
-        if !(now || due || waiting >= STORE_BATCH) {
+        let due = memory.store_due().is_some_and(|due| due <= Instant::now());
+        if !(now || due) {
             return;
         }
         let (objects, repeats) =
             (std::mem::take(&mut memory.to_store), std::mem::take(&mut memory.repeats));
-        memory.store_due = None;
+        (memory.waits_since, memory.store_after) = (None, None);
         for page in objects.chunks(STORE_BATCH) {
-            let left = self.store(page).await;
-            if !left.is_empty() {
-                memory.to_store.extend(left);
-                memory.store_due = Some(Instant::now() + PAUSE);
-            }
+            memory.to_store.extend(self.store(page).await);
         }
         if !repeats.is_empty() && !self.forget(repeats.clone()).await {
             memory.repeats = repeats;
-            memory.store_due = Some(Instant::now() + PAUSE);
+        }
+        if !(memory.to_store.is_empty() && memory.repeats.is_empty()) {
+            memory.waits_since = Some(Instant::now());
+            memory.store_after = Some(Instant::now() + PAUSE);
         }
     }
 
     /// Moves objects from the spool to the object store, and returns those that could not be.
     async fn store(&self, objects: &[ObjectId]) -> Vec<ObjectId> {
-        let (spool, store) = (self.spool.clone(), self.objects.clone());
+        let (spool, store, durability) =
+            (self.spool.clone(), self.objects.clone(), self.durability);
         let files: Vec<_> = objects.iter().map(|object| (*object, spool.path(*object))).collect();
         let put = tokio::task::spawn_blocking(move || {
             // An entry that came by the queue and by the folder was moved the first time.
             let (here, gone): (Vec<_>, Vec<_>) =
                 files.into_iter().partition(|(_, path)| path.exists());
+            let here = match durability {
+                Durability::Durable => here,
+                Durability::Received => synced(&spool, here),
+            };
             let answers = store.put(&here);
             let gone = gone.into_iter().map(|(object, _)| (object, store.open(object).map(drop)));
             here.into_iter().map(|(object, _)| object).zip(answers).chain(gone).collect::<Vec<_>>()
@@ -418,11 +444,25 @@ impl Drain {
     }
 }
 
+/// Syncs files that were answered before they were synced, and returns those that are safe. One that cannot be synced is
+/// set aside: a second sync could succeed without its pages, so it must not be tried.
+fn synced(spool: &Spool, files: Vec<(ObjectId, PathBuf)>) -> Vec<(ObjectId, PathBuf)> {
+    let is_safe = |(object, path): &(ObjectId, PathBuf)| {
+        let sync = File::open(path).and_then(|file| file.sync_data());
+        if let Err(error) = &sync {
+            let aside = spool.set_aside(*object);
+            tracing::error!(%object, %error, aside = ?aside.ok(), "spool entry cannot be synced; it is set aside");
+        }
+        sync.is_ok()
+    };
+    files.into_iter().filter(is_safe).collect()
+}
+
 fn read_or_set_aside(spool: &Spool, object: ObjectId) -> Option<Facts> {
     match spool.read(object) {
         Ok(entry) => Some(entry.facts().clone()),
         Err(gantry_store::sealed::SealedError::Io(error))
-            if error.kind() == std::io::ErrorKind::NotFound =>
+            if error.kind() == io::ErrorKind::NotFound =>
         {
             None
         }
