@@ -86,7 +86,7 @@ mod tests {
     }
 
     async fn send(
-        receiver: &Receiver,
+        receiver: &mut Receiver,
         data_set: &[u8],
         step: usize,
     ) -> Result<Box<gantry_store::facts::Facts>, IntakeError> {
@@ -106,10 +106,10 @@ mod tests {
     async fn what_was_taken_in_becomes_rows_deliveries_and_objects_and_leaves_the_spool() {
         let bench = Bench::new().await;
         let (handoff, _arrivals) = Handoff::new();
-        let receiver = bench.intake(handoff).receiver();
+        let mut receiver = bench.intake(handoff).receiver();
         let study = sample_studies::ct_series(1, 3);
         for instance in &study.instances {
-            send(&receiver, &instance.data_set, 100_000).await.unwrap();
+            send(&mut receiver, &instance.data_set, 100_000).await.unwrap();
         }
         assert_eq!(bench.spool.entries().unwrap().len(), 3);
 
@@ -131,12 +131,12 @@ mod tests {
     async fn a_damaged_data_set_is_refused_leaves_nothing_and_the_next_one_is_taken() {
         let bench = Bench::new().await;
         let (handoff, _arrivals) = Handoff::new();
-        let receiver = bench.intake(handoff).receiver();
+        let mut receiver = bench.intake(handoff).receiver();
         let whole = &sample_studies::small_objects(1, 1).instances[0].data_set;
 
-        let cut = send(&receiver, &whole[..whole.len() - 3], 1000).await.unwrap_err();
+        let cut = send(&mut receiver, &whole[..whole.len() - 3], 1000).await.unwrap_err();
         let left = std::fs::read_dir(bench.folder.path().join("spool")).unwrap().count();
-        let taken = send(&receiver, whole, 7).await.unwrap();
+        let taken = send(&mut receiver, whole, 7).await.unwrap();
 
         assert_eq!(Status::from(&cut), Status::CANNOT_UNDERSTAND);
         assert_eq!(left, 1, "only the lock");
@@ -155,7 +155,7 @@ mod tests {
         let bench = Bench::new().await;
         let (handoff, _arrivals) = Handoff::new();
         let intake = bench.intake(handoff);
-        let receiver = intake.receiver();
+        let mut receiver = intake.receiver();
         let announced = Announced {
             origin: facts(1).origin,
             transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
@@ -181,12 +181,12 @@ mod tests {
     async fn a_repeat_is_recognised_and_its_copy_goes() {
         let bench = Bench::new().await;
         let (handoff, _arrivals) = Handoff::new();
-        let receiver = bench.intake(handoff).receiver();
+        let mut receiver = bench.intake(handoff).receiver();
         let data_set = &sample_studies::small_objects(1, 1).instances[0].data_set;
-        send(&receiver, data_set, 1000).await.unwrap();
+        send(&mut receiver, data_set, 1000).await.unwrap();
         bench.drain_once().await;
 
-        send(&receiver, data_set, 1000).await.unwrap();
+        send(&mut receiver, data_set, 1000).await.unwrap();
         bench.drain_once().await;
 
         assert!(bench.spool.entries().unwrap().is_empty());
@@ -200,10 +200,10 @@ mod tests {
     async fn a_damaged_spool_entry_is_set_aside_and_the_others_go_on() {
         let bench = Bench::new().await;
         let (handoff, _arrivals) = Handoff::new();
-        let receiver = bench.intake(handoff).receiver();
+        let mut receiver = bench.intake(handoff).receiver();
         let study = sample_studies::small_objects(1, 2);
-        let broken = send(&receiver, &study.instances[0].data_set, 1000).await.unwrap();
-        send(&receiver, &study.instances[1].data_set, 1000).await.unwrap();
+        let broken = send(&mut receiver, &study.instances[0].data_set, 1000).await.unwrap();
+        send(&mut receiver, &study.instances[1].data_set, 1000).await.unwrap();
         let path = bench.spool.path(broken.object);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[200] ^= 1;

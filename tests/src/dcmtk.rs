@@ -58,6 +58,7 @@ impl Dcmtk {
 
 /// A program that asks for one association.
 #[derive(Debug)]
+#[must_use = "it calls nobody until it is told where to send"]
 pub struct Scu {
     program: &'static str,
     calling: String,
@@ -172,6 +173,7 @@ impl Sent {
 
 /// A receiver; not running until it is started.
 #[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
 pub struct Storescp {
     ae_title: String,
     port: u16,

@@ -22,7 +22,7 @@ use crate::http::{Answer, Ask};
 use crate::process::{Process, leashed};
 
 /// How long a start may take, and an end that drains.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, built by `tests/run` or `cargo build -p gantry-cli` beside the tests.
 pub fn program() -> PathBuf {
@@ -39,13 +39,13 @@ pub fn program() -> PathBuf {
 
 /// What a node is to be; every setting that is not made is the product's own, but for ports and quick retries.
 #[derive(Debug)]
+#[must_use = "nothing runs until it is started"]
 pub struct Setup {
     certificates: Option<(Arc<Certificates>, Identity)>,
     allow: String,
     data_dir: Option<PathBuf>,
     log_level: String,
     max_associations: usize,
-    web: bool,
     intake: String,
     association: String,
     delivery: String,
@@ -62,7 +62,6 @@ impl Setup {
             data_dir: None,
             log_level: "info".to_owned(),
             max_associations: 64,
-            web: true,
             intake: "reserve = \"0B\"\n".to_owned(),
             association: String::new(),
             delivery:
@@ -206,7 +205,7 @@ impl Setup {
     fn toml(&self, data_dir: &Path, ports: [Option<SocketAddr>; 3]) -> String {
         let [plaintext, tls, web] =
             ports.map(|port| port.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
-        let mut toml = format!(
+        let node = format!(
             "[node]\nae-title = \"GANTRY\"\norganisation = \"TEST\"\ndata-dir = \"{}\"\n\
              [[listener]]\naddress = \"{plaintext}\"\ntls = \"off\"\nallow = [\"{}\"]\n\
              max-associations = {}\n",
@@ -214,23 +213,21 @@ impl Setup {
             self.allow,
             self.max_associations,
         );
-        if let Some((certificates, identity)) = &self.certificates {
-            toml += &format!(
-                "[[listener]]\naddress = \"{tls}\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\nauthorities = [\"{}\"]\n",
+        let tls = self.certificates.as_ref().map(|(certificates, identity)| {
+            format!(
+                "[[listener]]\naddress = \"{tls}\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n\
+                 authorities = [\"{}\"]\n",
                 identity.certificate.display(),
                 identity.key.display(),
                 certificates.authority().display()
-            );
-        }
-        if self.web {
-            toml += &format!("[web]\naddress = \"{web}\"\n");
-        }
-        toml += &format!(
-            "[intake]\n{}[association]\n{}[delivery]\n{}",
-            self.intake, self.association, self.delivery
+            )
+        });
+        let rest = format!(
+            "[web]\naddress = \"{web}\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
+             [log]\nformat = \"json\"\nlevel = \"{}\"\n",
+            self.intake, self.association, self.delivery, self.log_level
         );
-        toml += &format!("[log]\nformat = \"json\"\nlevel = \"{}\"\n", self.log_level);
-        toml + &self.parties
+        [node, tls.unwrap_or_default(), rest, self.parties.clone()].concat()
     }
 }
 

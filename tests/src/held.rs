@@ -31,7 +31,7 @@ impl Held {
         for entry in std::fs::read_dir(data_dir.join("spool")).into_iter().flatten() {
             let path = entry.expect("the spool can be listed").path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            match name.strip_suffix(".sealed").map(|object| object.parse::<ObjectId>()) {
+            match name.strip_suffix(".sealed").map(str::parse::<ObjectId>) {
                 Some(Ok(object)) => {
                     // A node that runs may have moved it on since it was listed.
                     let Ok(file) = File::open(&path) else { continue };
@@ -60,9 +60,13 @@ impl Held {
 
     fn add(&mut self, reader: &SealedReader<Box<dyn ReadAt>>) {
         let mut bytes = Vec::new();
-        reader.copy_to(|part| Ok::<_, SealedError>(bytes.extend_from_slice(part))).unwrap_or_else(
-            |error| panic!("object {} does not read: {error}", reader.facts().object),
-        );
+        let read = reader.copy_to(|part| {
+            bytes.extend_from_slice(part);
+            Ok::<_, SealedError>(())
+        });
+        read.unwrap_or_else(|error| {
+            panic!("object {} does not read: {error}", reader.facts().object)
+        });
         self.digests.insert(reader.facts().sop_instance.to_string(), digest(&bytes));
     }
 }

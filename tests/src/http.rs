@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A request; `get` and `post` make the usual ones.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is asked until it is sent"]
 pub struct Ask {
     method: Method,
     path: String,

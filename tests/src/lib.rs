@@ -42,7 +42,8 @@ pub use sender::Sender;
 /// SHA-256 in hexadecimal, as the index prints digests.
 pub fn digest(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    gantry_store::facts::Digest(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+        .to_string()
 }
 
 /// The digest of every data set of a study, by SOP Instance UID: what must be found wherever the study went.

@@ -71,7 +71,7 @@ impl Orthanc {
         eventually("Orthanc to answer", async || {
             let ended = orthanc.process.exit_status();
             assert!(ended.is_none(), "Orthanc ended at once: {}", orthanc.process.log());
-            let answer = Ask::get("/system").to(orthanc.address(orthanc.http)).await.ok()?;
+            let answer = Ask::get("/system").to(Self::address(orthanc.http)).await.ok()?;
             (answer.status == 200).then_some(())
         })
         .await;
@@ -85,15 +85,15 @@ impl Orthanc {
 
     /// Where it takes associations.
     pub fn dicom(&self) -> SocketAddr {
-        self.address(self.dicom)
+        Self::address(self.dicom)
     }
 
-    fn address(&self, port: u16) -> SocketAddr {
+    fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
     async fn ask(&self, ask: Ask) -> Answer {
-        ask.to(self.address(self.http)).await.expect("Orthanc answers")
+        ask.to(Self::address(self.http)).await.expect("Orthanc answers")
     }
 
     /// How many instances it has.

@@ -76,7 +76,7 @@ impl Process {
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(status) => status.expect("a child can be waited for"),
-            Err(_) => panic!("{} did not end within {within:?}", self.name),
+            Err(late) => panic!("{} did not end within {within:?}: {late}", self.name),
         }
     }
 

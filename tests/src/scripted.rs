@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dicom_ul::pdu::{
-    AssociationAC, AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason,
+    AbortRQServiceProviderReason, AssociationAC, AssociationRQ, Pdu, PresentationContextResult,
+    PresentationContextResultReason,
 };
 use gantry_gateway::association::dimse::Request;
 use gantry_gateway::association::status::Status;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::digest;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One instance that it was sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,7 +33,8 @@ pub struct Received {
     pub status: u16,
 }
 
-type Answer = dyn Fn(&str) -> Status + Send + Sync;
+/// `None` is an abort.
+type Answer = dyn Fn(&str) -> Option<Status> + Send + Sync;
 
 /// A partner that takes every kind of object in every encoding.
 #[derive(Debug)]
@@ -59,11 +61,20 @@ impl std::fmt::Debug for Shared {
 impl ScriptedPartner {
     /// One that takes everything.
     pub async fn start() -> Self {
-        Self::answering(|_| Status::SUCCESS).await
+        Self::doing(|_| Some(Status::SUCCESS)).await
+    }
+
+    /// One that aborts the association instead of answering a C-STORE of these, and takes everything else.
+    pub async fn aborting_at(choke: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self::doing(move |uid| (!choke(uid)).then_some(Status::SUCCESS)).await
     }
 
     /// One that answers a C-STORE of this SOP Instance UID as the test says.
     pub async fn answering(answer: impl Fn(&str) -> Status + Send + Sync + 'static) -> Self {
+        Self::doing(move |uid| Some(answer(uid))).await
+    }
+
+    async fn doing(answer: impl Fn(&str) -> Option<Status> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
@@ -113,10 +124,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         return;
     }
     loop {
-        let (context, command) = match message(&mut wire, true).await {
-            Some(message) => message,
+        let Some((context, command)) = message(&mut wire, true).await else {
             // Whatever ended it, the node sees that it has ended.
-            None => return wire.close().await,
+            return wire.close().await;
         };
         let Ok(Request::Store(request)) = Request::parse(&command) else { return };
         let Some((_, data_set)) = message(&mut wire, false).await else { return };
@@ -127,7 +137,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
                 return;
             }
             let sop_instance_uid = request.sop_instance.to_string();
-            let status = (shared.answer)(&sop_instance_uid);
+            let Some(status) = (shared.answer)(&sop_instance_uid) else {
+                return wire.abort(AbortRQServiceProviderReason::ReasonNotSpecified).await;
+            };
             let syntax =
                 syntaxes.iter().find(|(id, _)| *id == context).map(|(_, syntax)| syntax.clone());
             shared.received.lock().expect("no association panicked").push(Received {

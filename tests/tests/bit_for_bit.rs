@@ -1,5 +1,7 @@
 //! Promise 2: what is forwarded is the data set that was received, byte by byte.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Promise 4, second half: a study starts moving at its first instance, not when it is complete.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use gantry_tests::{Dcmtk, Gateway, Sender, digests, eventually};
 use sample_studies::HeadCt;
 

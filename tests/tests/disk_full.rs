@@ -1,5 +1,7 @@
 //! A full disk is an answer (A700H), not an accident: nothing is half written, and work goes on when there is room.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

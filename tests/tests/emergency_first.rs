@@ -1,5 +1,7 @@
 //! Promise 4: an emergency study does not wait behind routine ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use gantry_tests::{Dcmtk, Gateway, ScriptedPartner, Sender, Setup, eventually};
 use sample_studies::{HeadCt, Study, small_objects};
 

@@ -1,5 +1,7 @@
 //! Nobody gets in whom the configuration does not name, and being refused disturbs nobody else.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A node that is asked to stop finishes what it has in hand, and says so with its exit code.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use gantry_gateway::association::status::Status;
 use gantry_tests::{Dcmtk, Gateway, Held, Sender, digest, digests, eventually};
 use sample_studies::{HeadCt, small_objects};

@@ -1,5 +1,7 @@
 //! Pages and API show nothing about a patient to anyone who is not signed in, and the board to who is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::Command as Blocking;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_tests::http::{Answer, Ask};
-use gantry_tests::{Dcmtk, Gateway, Sender};
+use gantry_tests::{Dcmtk, Gateway, Sender, Setup};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -31,7 +33,13 @@ struct Scene {
 impl Scene {
     async fn set() -> Self {
         let clinic = Dcmtk::storescp("CLINIC").start().await;
-        let gateway = Gateway::forwarding_to(&clinic).start().await;
+        // The board shows emergencies first of all.
+        let gateway = Setup::new()
+            .source("pacs", "PACS")
+            .partner("partner", clinic.ae_title(), clinic.port())
+            .route("GANTRY", &["partner"], "emergency")
+            .start()
+            .await;
         let study = HeadCt::small(1).build();
         let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
         sender.store_all(&study.instances).await;

@@ -61,14 +61,14 @@ pub struct Session {
     pub listener: String,
     /// Who asked for it.
     pub sender: Sender,
-    receiver: Option<Arc<Receiver>>,
+    receiver: Option<Receiver>,
     instances: u64,
 }
 
 impl Session {
     /// The line into the spool, opened with the first instance.
-    pub(super) fn receiver(&mut self) -> Arc<Receiver> {
-        self.receiver.get_or_insert_with(|| Arc::new(self.node.intake.receiver())).clone()
+    pub(super) fn receiver(&mut self) -> &mut Receiver {
+        self.receiver.get_or_insert_with(|| self.node.intake.receiver())
     }
 
     /// Counts an instance that was taken in.

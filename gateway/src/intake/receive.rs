@@ -1,18 +1,21 @@
 //! One data set at a time, from whoever brings it to a durable spool entry.
 //!
-//! Each association has a thread of its own for this, because hashing, sealing and syncing block: the association reads
-//! the network meanwhile, and at most [`IN_FLIGHT`] batches wait between the two. So memory per association is that, one
-//! segment and one PDU, however long the instance is; and when the disk is slow the sender is slowed, by TCP.
+//! Two threads share the work of an association: its own task scans and hashes what it has just received, and a thread
+//! that may block seals, writes and syncs the same bytes meanwhile. At most [`IN_FLIGHT`] batches wait between the two. So
+//! memory per association is that, one segment and one PDU, however long the instance is; and when the disk is slow the
+//! sender is slowed, by TCP.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dicom_dictionary_std::tags;
 use gantry_store::dicom::scanner::{Budget, Scan, ScanError, Scanner};
+use gantry_store::dicom::transfer_syntax::Layout;
 use gantry_store::dicom::{
     SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, Tag, TransferSyntax, Uid,
 };
-use gantry_store::facts::{Facts, Origin};
+use gantry_store::facts::{Facts, ObjectId, Origin};
 use gantry_store::spool::{Durability, Incoming, Spool, SpoolError};
 use jiff::Timestamp;
 use thiserror::Error;
@@ -25,8 +28,8 @@ use crate::association::status::Status;
 /// brought, at most 128 KiB and one PDU.
 const IN_FLIGHT: usize = 8;
 
-/// Bytes from which on scanning and sealing them side by side is faster than waking another thread.
-const WORTH_SHARING: usize = 48 * 1024;
+/// How much is scanned before other tasks get their turn: a deflated data set may be a hundred times that.
+const TURN: usize = 16 * 1024;
 
 /// Why an instance was not taken in.
 #[derive(Debug, Error)]
@@ -118,7 +121,7 @@ impl Intake {
         let (steps, queue) = mpsc::channel(IN_FLIGHT);
         let intake = self.clone();
         tokio::task::spawn_blocking(move || spool_all(&intake, queue));
-        Receiver { steps }
+        Receiver { steps, limit: self.max_instance_size, active: Err(IntakeError::Stopping) }
     }
 }
 
@@ -127,65 +130,119 @@ impl Intake {
 #[derive(Debug)]
 pub struct Receiver {
     steps: mpsc::Sender<Step>,
+    limit: u64,
+    active: Result<Active, IntakeError>,
 }
 
+/// An instance between its first and its last byte, as the association sees it.
+#[derive(Debug)]
+struct Active {
+    announced: Announced,
+    scanner: Scanner,
+}
+
+/// What the spooling thread is told.
+#[derive(Debug)]
 enum Step {
-    Begin(Box<Announced>),
+    /// Begin an instance; one that was begun and not committed is dropped.
+    Begin,
+    /// Its next bytes.
     Data(Vec<Bytes>),
-    End(oneshot::Sender<Result<Box<Facts>, IntakeError>>),
+    /// It is whole, and this.
+    Commit(Box<Described>, oneshot::Sender<Result<Box<Facts>, IntakeError>>),
+    /// It is not to be kept.
+    Drop,
 }
 
 impl Receiver {
     /// Begins an instance; one that was begun and not ended is dropped.
-    pub async fn begin(&self, announced: Announced) -> Result<(), IntakeError> {
-        self.steps.send(Step::Begin(Box::new(announced))).await.map_err(|_| IntakeError::Stopping)
+    pub async fn begin(&mut self, announced: Announced) -> Result<(), IntakeError> {
+        self.tell(Step::Begin).await?;
+        let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
+        self.active = Ok(Active { announced, scanner });
+        Ok(())
     }
 
     /// Takes the next bytes of its data set. A fault is reported by [`Receiver::end`]; what comes after it is discarded.
-    pub async fn data(&self, batch: Vec<Bytes>) -> Result<(), IntakeError> {
-        self.steps.send(Step::Data(batch)).await.map_err(|_| IntakeError::Stopping)
+    pub async fn data(&mut self, batch: Vec<Bytes>) -> Result<(), IntakeError> {
+        let Ok(active) = &mut self.active else { return Ok(()) };
+        let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+        if active.scanner.length() + length > self.limit {
+            self.active = Err(IntakeError::TooLong { limit: self.limit });
+            return self.tell(Step::Drop).await;
+        }
+        // To the other thread first, which then works on the same bytes at the same time.
+        self.steps.send(Step::Data(batch.clone())).await.map_err(|_| IntakeError::Stopping)?;
+        if let Err(error) = active.scan(&batch).await {
+            self.active = Err(error.into());
+            // A hostile sender fills no disk: its file goes at once.
+            self.tell(Step::Drop).await?;
+        }
+        Ok(())
     }
 
     /// Ends the instance. When this returns its facts, the instance is as safe as the configuration asks.
-    pub async fn end(&self) -> Result<Box<Facts>, IntakeError> {
+    pub async fn end(&mut self) -> Result<Box<Facts>, IntakeError> {
+        let active = std::mem::replace(&mut self.active, Err(IntakeError::Stopping))?;
+        let described = match active.finish() {
+            Ok(described) => Box::new(described),
+            Err(error) => {
+                self.tell(Step::Drop).await?;
+                return Err(error);
+            }
+        };
         let (answer, result) = oneshot::channel();
-        self.steps.send(Step::End(answer)).await.map_err(|_| IntakeError::Stopping)?;
+        self.tell(Step::Commit(described, answer)).await?;
         result.await.map_err(|_| IntakeError::Stopping)?
+    }
+
+    async fn tell(&self, step: Step) -> Result<(), IntakeError> {
+        self.steps.send(step).await.map_err(|_| IntakeError::Stopping)
     }
 }
 
-/// An instance between its first and its last byte.
-struct Active<'a> {
-    announced: Announced,
-    incoming: Incoming<'a>,
-    scanner: Scanner,
-    limit: u64,
+impl Active {
+    async fn scan(&mut self, batch: &[Bytes]) -> Result<(), ScanError> {
+        let deflated = self.announced.transfer_syntax.layout() == Layout::Deflated;
+        for bytes in batch {
+            if !deflated {
+                self.scanner.feed(bytes)?;
+                continue;
+            }
+            for part in bytes.chunks(TURN) {
+                self.scanner.feed(part)?;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the whole data set says of itself, compared with what was announced.
+    fn finish(self) -> Result<Described, IntakeError> {
+        describe(self.announced, self.scanner.finish()?)
+    }
 }
 
+/// The spooling thread of one association.
 fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
     let mut memory = Vec::new();
     let mut studies = BTreeSet::new();
-    let mut active: Result<Active<'_>, IntakeError> = Err(IntakeError::Stopping);
+    let mut incoming: Result<Incoming<'_>, SpoolError> = Err(SpoolError::Condemned);
     while let Some(step) = queue.blocking_recv() {
         match step {
-            Step::Begin(announced) => {
-                active = Active::begin(intake, *announced, std::mem::take(&mut memory));
-            }
+            Step::Begin => incoming = intake.spool.begin(std::mem::take(&mut memory)),
             Step::Data(batch) => {
-                if let Ok(instance) = &mut active
-                    && let Err(error) = instance.take(&batch)
+                if let Ok(file) = &mut incoming
+                    && let Err(error) = batch.iter().try_for_each(|bytes| file.write(bytes))
                 {
-                    // Dropping what was active removes its file at once: a hostile sender fills no disk.
-                    active = Err(error);
+                    // Dropping the file makes room at once for those who may need less of it.
+                    incoming = Err(error);
                 }
             }
-            Step::End(answer) => {
-                let ended = std::mem::replace(&mut active, Err(IntakeError::Stopping));
-                let result =
-                    ended.and_then(|instance| instance.end(intake)).map(|(facts, buffer)| {
-                        memory = buffer;
-                        facts
-                    });
+            Step::Drop => incoming = Err(SpoolError::Condemned),
+            Step::Commit(described, answer) => {
+                let file = std::mem::replace(&mut incoming, Err(SpoolError::Condemned));
+                let result = file.and_then(|file| commit(intake, file, *described, &mut memory));
                 if let Ok(facts) = &result {
                     // First, so that the drain never sees an instance of a study that nobody is bringing.
                     if studies.insert(facts.study.clone()) {
@@ -194,61 +251,56 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
                     intake.handoff.arrived(facts);
                 }
                 // A sender that has gone meanwhile will send again, and be recognised.
-                let _ = answer.send(result);
+                let _ = answer.send(result.map_err(IntakeError::from));
             }
         }
     }
     intake.handoff.ended(studies.into_iter().collect());
 }
 
-impl<'a> Active<'a> {
-    fn begin(
-        intake: &'a Intake,
-        announced: Announced,
-        memory: Vec<u8>,
-    ) -> Result<Self, IntakeError> {
-        let incoming = intake.spool.begin(memory)?;
-        let limit = intake.max_instance_size;
-        let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
-        Ok(Self { announced, incoming, scanner, limit })
-    }
+fn commit(
+    intake: &Intake,
+    file: Incoming<'_>,
+    described: Described,
+    memory: &mut Vec<u8>,
+) -> Result<Box<Facts>, SpoolError> {
+    let facts = Box::new(described.named(file.object()));
+    *memory = file.commit(&facts, intake.durability)?;
+    Ok(facts)
+}
 
-    /// Scans and hashes on one core while it seals and writes on another, where there is enough of it to be worth that.
-    fn take(&mut self, batch: &[Bytes]) -> Result<(), IntakeError> {
-        let length: usize = batch.iter().map(Bytes::len).sum();
-        if self.scanner.length() + length as u64 > self.limit {
-            return Err(IntakeError::TooLong { limit: self.limit });
-        }
-        let (scanner, incoming) = (&mut self.scanner, &mut self.incoming);
-        let mut scan = || batch.iter().try_for_each(|bytes| scanner.feed(bytes));
-        let mut write = || batch.iter().try_for_each(|bytes| incoming.write(bytes));
-        if length < WORTH_SHARING {
-            scan()?;
-            return Ok(write()?);
-        }
-        let mut scanned = Ok(());
-        let written = rayon::in_place_scope(|scope| {
-            scope.spawn(|_| scanned = scan());
-            write()
-        });
-        scanned?;
-        Ok(written?)
-    }
+/// Everything about an instance but the name that the spool gives it.
+#[derive(Debug)]
+struct Described {
+    origin: Origin,
+    transfer_syntax: TransferSyntax,
+    sop_class: SopClassUid,
+    sop_instance: SopInstanceUid,
+    study: StudyInstanceUid,
+    series: SeriesInstanceUid,
+    scan: Scan,
+}
 
-    fn end(self, intake: &Intake) -> Result<(Box<Facts>, Vec<u8>), IntakeError> {
-        let scan = self.scanner.finish()?;
-        let facts = Box::new(describe(&self.incoming, self.announced, scan)?);
-        let memory = self.incoming.commit(&facts, intake.durability)?;
-        Ok((facts, memory))
+impl Described {
+    fn named(self, object: ObjectId) -> Facts {
+        Facts {
+            object,
+            received_at: Timestamp::now(),
+            origin: self.origin,
+            sop_class: self.sop_class,
+            sop_instance: self.sop_instance,
+            study: self.study,
+            series: self.series,
+            transfer_syntax: self.transfer_syntax,
+            length: self.scan.length,
+            digest: self.scan.digest,
+            pixel_data_offset: self.scan.pixel_data_offset,
+            attributes: self.scan.attributes,
+        }
     }
 }
 
-fn describe(
-    incoming: &Incoming<'_>,
-    announced: Announced,
-    scan: Scan,
-) -> Result<Facts, IntakeError> {
-    use dicom_dictionary_std::tags;
+fn describe(announced: Announced, scan: Scan) -> Result<Described, IntakeError> {
     let uid = |tag: Tag, name: &'static str| -> Result<Uid, IntakeError> {
         let value = scan.attributes.raw(tag).ok_or(IntakeError::Missing { name, tag })?;
         Uid::from_value(value).map_err(|_| IntakeError::Missing { name, tag })
@@ -262,24 +314,10 @@ fn describe(
             return Err(IntakeError::Mismatch { name: "SOP Class UID", tag: tags::SOP_CLASS_UID });
         }
         if *instance != sop_instance {
-            return Err(IntakeError::Mismatch {
-                name: "SOP Instance UID",
-                tag: tags::SOP_INSTANCE_UID,
-            });
+            let (name, tag) = ("SOP Instance UID", tags::SOP_INSTANCE_UID);
+            return Err(IntakeError::Mismatch { name, tag });
         }
     }
-    Ok(Facts {
-        object: incoming.object(),
-        received_at: Timestamp::now(),
-        origin: announced.origin,
-        sop_class,
-        sop_instance,
-        study,
-        series,
-        transfer_syntax: announced.transfer_syntax,
-        length: scan.length,
-        digest: scan.digest,
-        pixel_data_offset: scan.pixel_data_offset,
-        attributes: scan.attributes,
-    })
+    let Announced { origin, transfer_syntax, .. } = announced;
+    Ok(Described { origin, transfer_syntax, sop_class, sop_instance, study, series, scan })
 }

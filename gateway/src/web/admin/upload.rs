@@ -83,7 +83,7 @@ pub(super) async fn upload(
     let facts = match headers.get("gantry-batch") {
         None => {
             let mut line = Line::open(&app.web);
-            let taken = take(&line, origin, body).await;
+            let taken = take(&mut line, origin, body).await;
             line.end();
             taken?
         }
@@ -94,10 +94,10 @@ pub(super) async fn upload(
             })?;
             loop {
                 let batch = app.batches.find_or_open(name, &app.web)?;
-                let line = batch.line.lock().await;
+                let mut line = batch.line.lock().await;
                 // It may have ended while this request waited for it; then the next look opens a new one.
                 if line.receiver.is_some() {
-                    let taken = take(&line, origin, body).await;
+                    let taken = take(&mut line, origin, body).await;
                     batch.touch();
                     break taken?;
                 }
@@ -173,7 +173,7 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
 
 /// Takes one file in. What is left of a file that was refused is read all the same: a client that is still writing would
 /// see a broken connection instead of the reason.
-async fn take(line: &Line, origin: Origin, body: Body) -> Result<Facts, Problem> {
+async fn take(line: &mut Line, origin: Origin, body: Body) -> Result<Facts, Problem> {
     let mut body = body.into_data_stream();
     let mut next = async || -> Result<Option<Bytes>, Problem> {
         match timeout(SILENCE, body.next()).await {
@@ -203,7 +203,7 @@ async fn take(line: &Line, origin: Origin, body: Body) -> Result<Facts, Problem>
     };
     let FileMeta { transfer_syntax, sop_class, sop_instance } = meta;
     let announced = Announced { origin, transfer_syntax, named: sop_class.zip(sop_instance) };
-    let receiver = line.receiver.as_ref().ok_or_else(Problem::stopping)?;
+    let receiver = line.receiver.as_mut().ok_or_else(Problem::stopping)?;
     receiver.begin(announced).await.map_err(|error| refused(&error))?;
     receiver.data(vec![begun]).await.map_err(|error| refused(&error))?;
     while let Some(bytes) = next().await? {
