@@ -6,7 +6,12 @@
 //!
 //! `GANTRY_BENCH_ROUNDS` (5) and `GANTRY_BENCH_ONLY` (a part of a job's name) change what is run.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot run fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot run fails"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -103,10 +103,8 @@ async fn what_a_partner_refuses_for_good_is_set_aside_at_once_and_sent_again_whe
     let willing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let asked = willing.clone();
     let partner = ScriptedPartner::answering(move |_| {
-        match asked.load(std::sync::atomic::Ordering::Relaxed) {
-            true => Status::SUCCESS,
-            false => Status::NOT_AUTHORISED,
-        }
+        let willing = asked.load(std::sync::atomic::Ordering::Relaxed);
+        if willing { Status::SUCCESS } else { Status::NOT_AUTHORISED }
     })
     .await;
     let gateway = Setup::new()

@@ -104,3 +104,23 @@ async fn a_partner_that_serves_one_association_at_a_time_gets_a_study_at_once() 
 
     delivered_at_once(&gateway, 30, "the rest").await;
 }
+
+#[tokio::test]
+async fn an_emergency_goes_at_once_to_a_partner_that_serves_one_association_at_a_time() {
+    let partner = Dcmtk::storescp("PARTNER").one_association_at_a_time().start().await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .delivery(LONG_WAITS)
+        .partner_in_order("partner", "PARTNER", partner.port())
+        .route("ROUTINE", &["partner"], "routine")
+        .route("EMERGENCY", &["partner"], "emergency")
+        .start()
+        .await;
+    send(&gateway, "ROUTINE", &small_objects(9, 1)).await;
+    delivered_at_once(&gateway, 1, "a routine study").await;
+
+    send(&gateway, "EMERGENCY", &small_objects(10, 20)).await;
+
+    delivered_at_once(&gateway, 21, "the emergency, although the association for routine is open")
+        .await;
+}

@@ -19,6 +19,10 @@ async fn the_instance_in_hand_is_answered_and_nothing_is_lost() {
     let half = second.data_set.len() / 2;
     let mut storing = sender.begin(second).await.unwrap();
     storing.data(&second.data_set[..half]).await.unwrap();
+    eventually("the second image to be begun", async || {
+        (!Held::in_data_dir(gateway.data_dir()).leftovers.is_empty()).then_some(())
+    })
+    .await;
     gateway.ask_to_stop();
     eventually("the listener to close", async || {
         TcpStream::connect(gateway.plaintext()).await.is_err().then_some(())

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
 
-use gantry_tests::{Dcmtk, Gateway, Sender, digests};
+use gantry_tests::{Dcmtk, Gateway, Sender, digests, eventually};
 use sample_studies::{Study, all_valid, small_objects};
 use serde_json::Value;
 
-/// Every study as the API tells it, but for where it was sent, which is no property of files.
+/// Every study as the API tells it once all is in the object store, but for where it was sent, which is no property of
+/// files.
 async fn studies(gateway: &Gateway) -> Vec<Value> {
+    eventually("everything to be stored", async || {
+        (gateway.api("/api/v1/status").await["spool"]["waiting"] == 0).then_some(())
+    })
+    .await;
     let mut studies = Vec::new();
     for summary in gateway.api("/api/v1/studies").await.as_array().unwrap() {
         let uid = summary["study_instance_uid"].as_str().unwrap();
