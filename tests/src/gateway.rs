@@ -202,12 +202,10 @@ impl Setup {
         gateway
     }
 
-    fn toml(&self, data_dir: &Path, ports: [Option<SocketAddr>; 3]) -> String {
-        let [plaintext, tls, web] =
-            ports.map(|port| port.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+    fn toml(&self, data_dir: &Path) -> String {
         let node = format!(
             "[node]\nae-title = \"GANTRY\"\norganisation = \"TEST\"\ndata-dir = \"{}\"\n\
-             [[listener]]\naddress = \"{plaintext}\"\ntls = \"off\"\nallow = [\"{}\"]\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"off\"\nallow = [\"{}\"]\n\
              max-associations = {}\n",
             data_dir.display(),
             self.allow,
@@ -215,7 +213,7 @@ impl Setup {
         );
         let tls = self.certificates.as_ref().map(|(certificates, identity)| {
             format!(
-                "[[listener]]\naddress = \"{tls}\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n\
+                "[[listener]]\naddress = \"127.0.0.1:0\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n\
                  authorities = [\"{}\"]\n",
                 identity.certificate.display(),
                 identity.key.display(),
@@ -223,7 +221,7 @@ impl Setup {
             )
         });
         let rest = format!(
-            "[web]\naddress = \"{web}\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
+            "[web]\naddress = \"127.0.0.1:0\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
              [log]\nformat = \"json\"\nlevel = \"{}\"\n",
             self.intake, self.association, self.delivery, self.log_level
         );
@@ -259,10 +257,10 @@ impl Gateway {
             .route("GANTRY", &["partner"], "routine")
     }
 
-    /// Starts it, again with the same data and on the same ports if it ran before.
+    /// Starts it; with the same data if it ran before, and on other ports, as somebody may have taken those.
     pub async fn start(&mut self) {
         assert!(self.process.is_none(), "the node runs already");
-        let toml = self.setup.toml(&self.data_dir, [self.plaintext, self.tls, self.web]);
+        let toml = self.setup.toml(&self.data_dir);
         std::fs::write(self.config(), toml).expect("the configuration can be written");
         let mut command = leashed(program());
         command.arg("serve").arg("--config").arg(self.config()).arg("--json");

@@ -2,13 +2,19 @@
 
 use std::net::TcpListener;
 
-/// A port that nobody listens on. For peers that cannot say which port the kernel gave them; between this and their
-/// start another process could take it, which a test then reports as a peer that does not start.
+use crate::random::Random;
+
+/// A port that nobody listens on, for peers that cannot say which port the kernel gave them.
+///
+/// Not one of those that the kernel hands out (32768 and up on Linux): it stays free while its owner is down, unless
+/// another test chooses the same by chance.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("loopback has a free port")
-        .port()
+    let clock = jiff::Timestamp::now().as_microsecond().cast_unsigned();
+    let mut random = Random::new(clock ^ u64::from(std::process::id()) << 32);
+    let mut candidates = (0..1000).map(|_| 15_000 + random.below(17_000) as u16);
+    candidates
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of a thousand ports is free")
 }
 
 /// Whether anyone listens on a port, found out without connecting: some peers take a connection for an association.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gantry_tests::{Dcmtk, Gateway, ScriptedPartner, Sender, Setup, eventually, eventually_within};
+use gantry_tests::{Gateway, ScriptedPartner, Sender, Setup, eventually, eventually_within};
 use sample_studies::{Study, small_objects};
 
 /// Long enough for a slow machine, and shorter than the shortest wait after a failure in these tests.
@@ -68,59 +68,4 @@ async fn a_partner_that_aborted_at_one_instance_gets_the_next_study_at_once() {
     send(&gateway, "ROUTINE", &small_objects(3, 5)).await;
 
     delivered_at_once(&gateway, 5, "another study").await;
-}
-
-#[tokio::test]
-async fn an_emergency_does_not_wait_until_a_partner_that_was_down_is_tried_for_routine() {
-    let mut partner = Dcmtk::storescp("PARTNER");
-    let gateway = scene(partner.port()).await;
-    send(&gateway, "ROUTINE", &small_objects(6, 5)).await;
-    eventually("the partner to be found absent", async || {
-        (gateway.api("/api/v1/transfers").await[0]["state"] == "delayed").then_some(())
-    })
-    .await;
-    partner.run().await;
-
-    send(&gateway, "EMERGENCY", &small_objects(7, 5)).await;
-
-    eventually_within(AT_ONCE, "the emergency", async || (partner.count() >= 5).then_some(()))
-        .await;
-}
-
-#[tokio::test]
-async fn a_partner_that_serves_one_association_at_a_time_gets_a_study_at_once() {
-    let partner = Dcmtk::storescp("PARTNER").one_association_at_a_time().start().await;
-    let gateway = scene(partner.port()).await;
-    let study = small_objects(8, 30);
-    let mut sender =
-        Sender::connect_as("PACS", "ROUTINE", gateway.plaintext(), &study.instances).await.unwrap();
-
-    // One by one, as a scanner makes them: each finds the association of the one before idle.
-    for (count, instance) in (1..).zip(&study.instances[..3]) {
-        sender.store_all(std::slice::from_ref(instance)).await;
-        delivered_at_once(&gateway, count, "one instance after the other").await;
-    }
-    sender.store_all(&study.instances[3..]).await;
-
-    delivered_at_once(&gateway, 30, "the rest").await;
-}
-
-#[tokio::test]
-async fn an_emergency_goes_at_once_to_a_partner_that_serves_one_association_at_a_time() {
-    let partner = Dcmtk::storescp("PARTNER").one_association_at_a_time().start().await;
-    let gateway = Setup::new()
-        .source("pacs", "PACS")
-        .delivery(LONG_WAITS)
-        .partner_in_order("partner", "PARTNER", partner.port())
-        .route("ROUTINE", &["partner"], "routine")
-        .route("EMERGENCY", &["partner"], "emergency")
-        .start()
-        .await;
-    send(&gateway, "ROUTINE", &small_objects(9, 1)).await;
-    delivered_at_once(&gateway, 1, "a routine study").await;
-
-    send(&gateway, "EMERGENCY", &small_objects(10, 20)).await;
-
-    delivered_at_once(&gateway, 21, "the emergency, although the association for routine is open")
-        .await;
 }

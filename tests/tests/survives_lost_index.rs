@@ -2,23 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
 
+use std::collections::BTreeMap;
+
 use gantry_tests::{Dcmtk, Gateway, Sender, digests, eventually};
 use sample_studies::{Study, all_valid, small_objects};
 use serde_json::Value;
 
 /// Every study as the API tells it once all is in the object store, but for where it was sent, which is no property of
 /// files.
-async fn studies(gateway: &Gateway) -> Vec<Value> {
+async fn studies(gateway: &Gateway) -> BTreeMap<String, Value> {
     eventually("everything to be stored", async || {
         (gateway.api("/api/v1/status").await["spool"]["waiting"] == 0).then_some(())
     })
     .await;
-    let mut studies = Vec::new();
+    // By UID, as what came within the same millisecond is in no order of time.
+    let mut studies = BTreeMap::new();
     for summary in gateway.api("/api/v1/studies").await.as_array().unwrap() {
         let uid = summary["study_instance_uid"].as_str().unwrap();
         let mut study = gateway.api(&format!("/api/v1/studies/{uid}")).await;
         study.as_object_mut().unwrap().remove("transfers");
-        studies.push(study);
+        studies.insert(uid.to_owned(), study);
     }
     studies
 }
@@ -65,8 +68,8 @@ async fn rows_are_made_again_as_they_were() {
     );
     assert_eq!(before.len(), sent.len());
     let after = studies(&gateway).await;
-    for (before, after) in before.iter().zip(&after) {
-        assert_eq!(before, after);
+    for (uid, study) in &before {
+        assert_eq!(Some(study), after.get(uid));
     }
     assert_eq!(before.len(), after.len());
 }

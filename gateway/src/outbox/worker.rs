@@ -372,10 +372,20 @@ impl Worker {
             }
             Sent::Broken(why) => {
                 self.count_failure();
-                let until = self.team.failed(config, claim.priority);
+                // An abort may be this instance's fault, so only it waits, and the others go on over a new association;
+                // if there is none to be had the partner is left alone. A partner that hangs is left alone at once.
+                let hangs = why.kind == FailureKind::TimedOut;
+                let (until, next) = if hangs {
+                    (self.team.failed(config, claim.priority), Next::LeaveAlone)
+                } else {
+                    let now = Timestamp::now();
+                    let failures = claim.attempt;
+                    let until = schedule::next_try(&config.delivery, claim.priority, failures, now);
+                    (until, Next::Reconnect)
+                };
                 tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
                 self.report(claim, Event::Defer { until, why }).await;
-                Next::LeaveAlone
+                next
             }
         }
     }
