@@ -30,6 +30,7 @@ pub struct Bell {
 pub struct Call {
     work: Notify,
     at_once: AtomicBool,
+    emergency: AtomicBool,
 }
 
 impl Call {
@@ -41,6 +42,11 @@ impl Call {
     /// Whether a person wants the partner to be tried now, however it went before. Asking forgets it.
     pub fn take_at_once(&self) -> bool {
         self.at_once.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether an emergency has come since this was last asked.
+    pub fn take_emergency(&self) -> bool {
+        self.emergency.swap(false, Ordering::AcqRel)
     }
 
     fn ring(&self) {
@@ -71,8 +77,11 @@ impl Bell {
 }
 
 impl Wake for Bell {
-    fn work_for(&self, partner: &str, _priority: Priority) {
+    fn work_for(&self, partner: &str, priority: Priority) {
         if let Some(call) = self.partners.get(partner) {
+            if priority == Priority::Emergency {
+                call.emergency.store(true, Ordering::Release);
+            }
             call.ring();
         }
     }

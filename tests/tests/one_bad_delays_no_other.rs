@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gantry_tests::{Gateway, ScriptedPartner, Sender, Setup, eventually, eventually_within};
+use gantry_tests::{Dcmtk, Gateway, ScriptedPartner, Sender, Setup, eventually, eventually_within};
 use sample_studies::{Study, small_objects};
 
 /// Long enough for a slow machine, and shorter than the shortest wait after a failure in these tests.
@@ -68,4 +68,21 @@ async fn a_partner_that_aborted_at_one_instance_gets_the_next_study_at_once() {
     send(&gateway, "ROUTINE", &small_objects(3, 5)).await;
 
     delivered_at_once(&gateway, 5, "another study").await;
+}
+
+#[tokio::test]
+async fn an_emergency_does_not_wait_until_a_partner_that_was_down_is_tried_for_routine() {
+    let mut partner = Dcmtk::storescp("PARTNER");
+    let gateway = scene(partner.port()).await;
+    send(&gateway, "ROUTINE", &small_objects(6, 5)).await;
+    eventually("the partner to be found absent", async || {
+        (gateway.api("/api/v1/transfers").await[0]["state"] == "delayed").then_some(())
+    })
+    .await;
+    partner.run().await;
+
+    send(&gateway, "EMERGENCY", &small_objects(7, 5)).await;
+
+    eventually_within(AT_ONCE, "the emergency", async || (partner.count() >= 5).then_some(()))
+        .await;
 }

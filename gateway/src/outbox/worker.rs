@@ -74,6 +74,8 @@ pub struct Team {
 struct Trouble {
     failures: u32,
     until: Option<Timestamp>,
+    /// Whether that wait is already an emergency's.
+    emergency: bool,
 }
 
 impl Team {
@@ -92,6 +94,10 @@ impl Team {
         if self.call.take_at_once() {
             self.trouble().until = None;
         }
+        // The wait that suits routine is too long for an emergency, which gets a try, and then waits of its own.
+        if self.call.take_emergency() && !self.trouble().emergency {
+            self.trouble().until = None;
+        }
         let until = self.trouble().until?;
         Duration::try_from(until.duration_since(Timestamp::now()))
             .ok()
@@ -108,6 +114,7 @@ impl Team {
         trouble.failures += 1;
         let until = schedule::next_try(&config.delivery, priority, trouble.failures, now);
         trouble.until = Some(until);
+        trouble.emergency = priority == Priority::Emergency;
         until
     }
 
