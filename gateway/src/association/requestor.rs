@@ -190,7 +190,7 @@ impl<S: Stream> Requestor<S> {
         self.response(message_id).await
     }
 
-    /// Begins a C-STORE; its data set follows by [`Requestor::store_data`].
+    /// Begins a C-STORE; its data set follows by [`Storing::data`].
     pub async fn store_begin(
         &mut self,
         context: u8,
