@@ -3,10 +3,11 @@
 //! Each partner has workers of its own, so none waits for another's. A worker claims a few deliveries under a lease, most
 //! urgent first, sends them on one association and hands what came of each to the `recorder`, which writes them in
 //! batches; until that is written a delivery does not count as made, and after a crash it is made again. `schedule` says
-//! when a failed one is due.
+//! when a failed one is due; `team` is what a partner's workers know together.
 
 pub mod recorder;
 pub mod schedule;
+pub mod team;
 pub mod worker;
 
 use std::collections::HashMap;

@@ -28,7 +28,7 @@ use crate::association::listener::{Bound, ListenerError};
 use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
-use crate::outbox::{self, Bell, worker};
+use crate::outbox::{self, Bell, team, worker};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::web::{self, Sessions, WebState};
@@ -226,7 +226,7 @@ impl Node {
             stop: receiving.clone(),
         });
         for partner in &config.partners {
-            let team = worker::Team::new(partner.clone(), bell.of(&partner.name));
+            let team = team::Team::new(partner.clone(), bell.of(&partner.name));
             for number in 0..=partner.associations {
                 let reserved = number == partner.associations;
                 sending.spawn(worker::Worker::new(shared.clone(), team.clone(), reserved).run());

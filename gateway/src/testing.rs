@@ -12,19 +12,28 @@ use crate::config::{
     Protect, Route,
 };
 
-/// A node with these partners (name, AE title, pins), and one route that sends everything to all of them.
-pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
-    let partner = |(name, title, pins): &(&str, &str, &[Fingerprint])| Partner {
-        name: (*name).to_owned(),
-        display_name: (*name).to_owned(),
-        ae_title: title.parse().unwrap(),
+/// A partner that may be sent to, at an address where nothing is.
+pub(crate) fn partner(name: &str) -> Partner {
+    Partner {
+        name: name.to_owned(),
+        display_name: name.to_owned(),
+        ae_title: "PARTNER".parse().unwrap(),
         address: HostPort { host: "127.0.0.1".into(), port: 1 },
         tls: PartnerTls::Mutual,
-        certificates: pins.to_vec(),
+        certificates: Vec::new(),
         certificates_until: None,
         associations: 2,
         may: [Permission::Receive].into(),
         phone: None,
+    }
+}
+
+/// A node with these partners (name, AE title, pins), and one route that sends everything to all of them.
+pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
+    let partner = |(name, title, pins): &(&str, &str, &[Fingerprint])| Partner {
+        ae_title: title.parse().unwrap(),
+        certificates: pins.to_vec(),
+        ..partner(name)
     };
     Config {
         file: "gantry.toml".into(),

@@ -1,6 +1,7 @@
 //! A partner of our own that does what a test says: takes, refuses, makes wait, and remembers what came in which order.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Shared {
     /// How many C-STORE may be answered; more are made to wait.
     allowed: watch::Sender<usize>,
     received: Mutex<Vec<Received>>,
+    associations: AtomicUsize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,6 +83,7 @@ impl ScriptedPartner {
             answer: Box::new(answer),
             allowed: watch::Sender::new(usize::MAX),
             received: Mutex::default(),
+            associations: AtomicUsize::new(0),
         });
         let mut listening = JoinSet::new();
         let served = shared.clone();
@@ -103,6 +106,11 @@ impl ScriptedPartner {
         self.shared.allowed.send_replace(count);
     }
 
+    /// How many associations it was asked for, up to now.
+    pub fn associations(&self) -> usize {
+        self.shared.associations.load(Ordering::Relaxed)
+    }
+
     /// What it was sent and has answered, in that order.
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().expect("no association panicked").clone()
@@ -114,6 +122,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let Ok(stream) = Tcp::new(stream) else { return };
     let mut wire = Wire::new(stream, 256 * 1024, PATIENCE);
     let Ok(Event::Pdu(Pdu::AssociationRQ(request))) = wire.next().await else { return };
+    shared.associations.fetch_add(1, Ordering::Relaxed);
     wire.peer_accepts(negotiation::announced_max_pdu(&request.user_variables));
     let syntaxes: Vec<_> = request
         .presentation_contexts

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use gantry_gateway::association::status::Status;
 use gantry_tests::{
-    Certificates, Dcmtk, Gateway, Orthanc, Part10, ScriptedPartner, Sender, Setup, digest, digests,
-    eventually,
+    Certificates, Dcmtk, Gateway, Orthanc, Part10, ScriptedPartner, Sender, Setup,
+    digest_on_arrival, digests, eventually,
 };
 use sample_studies::{Instance, Study, TransferSyntax, all_valid};
 
@@ -173,7 +173,8 @@ async fn what_other_peoples_software_wrote_arrives_as_it_was_sent() {
         };
         sender.release().await;
         if outcome == Status::SUCCESS.to_string() {
-            accepted.insert(digest(&instance.data_set));
+            let uid = &instance.transfer_syntax_uid;
+            accepted.insert(digest_on_arrival(&instance.data_set, uid));
         } else {
             refused.insert(name, outcome);
         }

@@ -1,14 +1,15 @@
 //! One worker: claims, sends, reports, on one association at a time.
 //!
-//! A partner has as many workers as associations are configured, and one more that sends nothing but emergencies. After
-//! each instance a worker asks whether something more urgent waits; if so it gives back what it has not begun. When the
-//! partner as a whole cannot be had, all of its workers wait together, and a person's retry or the time ends the wait.
+//! A partner has as many workers as associations are configured, and one more that sends nothing but emergencies, unless
+//! the partner serves too few associations for that. After each instance a worker asks whether something more urgent
+//! waits or is in another's hands; if so it gives back what it has not begun. When the partner as a whole cannot be had,
+//! all of its workers wait together, and a person's retry or the time ends the wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_store::facts::Priority;
-use gantry_store::index::{Claim, Event, Failure, FailureKind, Index};
+use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError};
 use gantry_store::object::{self, ObjectStore, ReadError};
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
 use gantry_store::spool::Spool;
@@ -18,9 +19,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::recorder::Outcome;
-use super::{Call, schedule};
+use super::schedule;
+use super::team::{InHand, Place, Team};
 use crate::association::requestor::MAX_CONTEXTS;
-use crate::config::{Config, Partner, Protect};
+use crate::config::{Config, Protect};
 use crate::partner::connect::{self, Association};
 use crate::partner::store_scu::{self, Description, Encoding, Piece, Sent, Wanted};
 use crate::partner::transcode;
@@ -36,6 +38,8 @@ const LEASE: Duration = Duration::from_mins(30);
 const READ_AHEAD: usize = 4;
 /// How often a worker looks for work although nobody told it.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a partner that serves us already may take over each step towards a further association.
+const FURTHER_ASSOCIATION: Duration = Duration::from_secs(3);
 /// The longest data set that is converted, as conversion holds it in memory, decoded too.
 const CONVERTIBLE: u64 = 512 << 20;
 
@@ -62,73 +66,13 @@ pub struct Shared {
     pub stop: CancellationToken,
 }
 
-/// What the workers of one partner know together.
-#[derive(Debug)]
-pub struct Team {
-    partner: Partner,
-    call: Arc<Call>,
-    trouble: Mutex<Trouble>,
-}
-
-#[derive(Debug, Default)]
-struct Trouble {
-    failures: u32,
-    until: Option<Timestamp>,
-    /// Whether that wait is already an emergency's.
-    emergency: bool,
-}
-
-impl Team {
-    /// The team of a partner; `call` is rung when something is to be sent, or a person wants it tried now.
-    pub fn new(partner: Partner, call: Arc<Call>) -> Arc<Self> {
-        Arc::new(Self { partner, call, trouble: Mutex::default() })
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        // Two numbers, each valid by itself, whatever happened to their last holder.
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How long the partner is left alone; `None` if it may be tried.
-    fn left_alone_for(&self) -> Option<Duration> {
-        if self.call.take_at_once() {
-            self.trouble().until = None;
-        }
-        // The wait that suits routine is too long for an emergency, which gets a try, and then waits of its own.
-        if self.call.take_emergency() && !self.trouble().emergency {
-            self.trouble().until = None;
-        }
-        let until = self.trouble().until?;
-        Duration::try_from(until.duration_since(Timestamp::now()))
-            .ok()
-            .filter(|left| !left.is_zero())
-    }
-
-    /// Notes that the partner cannot be had, and says when to try again. Workers that find out together count once.
-    fn failed(&self, config: &Config, priority: Priority) -> Timestamp {
-        let now = Timestamp::now();
-        let mut trouble = self.trouble();
-        if let Some(until) = trouble.until.filter(|until| *until > now) {
-            return until;
-        }
-        trouble.failures += 1;
-        let until = schedule::next_try(&config.delivery, priority, trouble.failures, now);
-        trouble.until = Some(until);
-        trouble.emergency = priority == Priority::Emergency;
-        until
-    }
-
-    /// Notes that the partner answers. True if it did not before.
-    fn succeeded(&self) -> bool {
-        std::mem::take(&mut *self.trouble()).failures > 0
-    }
-}
-
 /// An open association, with what it was asked for.
 struct Line {
     association: Association,
     wanted: Wanted,
     used: Instant,
+    /// Given up with it.
+    _place: Place,
 }
 
 /// What is still to be done with a batch after one instance.
@@ -165,14 +109,15 @@ impl Worker {
         let idle = self.shared.config.delivery.association_idle;
         while !stop.is_cancelled() {
             let left_alone = self.team.left_alone_for();
-            let claims = if left_alone.is_some() { Vec::new() } else { self.claim().await };
-            if !claims.is_empty() {
-                self.send_all(claims, &mut line).await;
+            let may = left_alone.is_none() && (line.is_some() || self.team.has_room());
+            let batch = if may { self.claim().await } else { None };
+            if let Some((claims, in_hand)) = batch {
+                self.send_all(&claims, in_hand, &mut line).await;
                 continue;
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.team.call.rung() => {}
+                () = self.team.call().rung() => {}
                 () = sleep(left_alone.unwrap_or(LOOK).min(LOOK)) => {}
             }
             if line.as_ref().is_some_and(|line| line.used.elapsed() >= idle) {
@@ -182,31 +127,42 @@ impl Worker {
         self.hang_up(&mut line).await;
     }
 
-    async fn claim(&self) -> Vec<Claim> {
-        let (index, partner) = (&self.shared.index, &self.team.partner.name);
-        let claimed = async {
-            let now = Timestamp::now();
-            let Some(urgency) = index.most_urgent(partner, now).await? else {
-                return Ok(Vec::new());
-            };
-            if self.reserved && urgency != Priority::Emergency {
-                return Ok(Vec::new());
-            }
-            index.claim(partner, &self.shared.owner, CLAIM, LEASE, now).await
-        };
-        let claims = match claimed.await {
-            Ok(claims) => claims,
+    /// The most urgent of what waits, if nobody has something more urgent in hand.
+    async fn claim(&self) -> Option<(Vec<Claim>, InHand<'_>)> {
+        match self.try_claim().await {
+            Ok(batch) => batch,
             Err(error) => {
-                tracing::error!(partner, error = %chain(&error), "deliveries cannot be claimed");
-                return Vec::new();
+                tracing::error!(partner = self.team.partner().name, error = %chain(&error), "deliveries cannot be claimed");
+                None
             }
-        };
+        }
+    }
+
+    async fn try_claim(&self) -> Result<Option<(Vec<Claim>, InHand<'_>)>, IndexError> {
+        let (index, partner) = (&self.shared.index, &self.team.partner().name);
+        let now = Timestamp::now();
+        let Some(urgency) = index.most_urgent(partner, now).await? else { return Ok(None) };
+        let not_mine = self.reserved && urgency != Priority::Emergency && !self.team.is_limited();
+        if not_mine || self.team.has_in_hand_before(urgency) {
+            return Ok(None);
+        }
+        // Before they are claimed, as from then on the rows do not show others that something urgent is there.
+        let mut in_hand = self.team.take_in_hand(urgency);
+        let claims = index.claim(partner, &self.shared.owner, CLAIM, LEASE, now).await?;
         // Of a mixed batch only the most urgent part is sent: what is behind it may not hold anything up.
-        let Some(urgency) = claims.first().map(|claim| claim.priority) else { return claims };
+        let Some(claimed) = claims.first().map(|claim| claim.priority) else { return Ok(None) };
         let (now, later): (Vec<_>, Vec<_>) =
-            claims.into_iter().partition(|claim| claim.priority == urgency);
+            claims.into_iter().partition(|claim| claim.priority == claimed);
         self.give_back(&later).await;
-        now
+        if claimed != urgency {
+            in_hand = self.team.take_in_hand(claimed);
+            // Another was faster, and has in hand what this one saw waiting.
+            if self.team.has_in_hand_before(claimed) {
+                self.give_back(&now).await;
+                return Ok(None);
+            }
+        }
+        Ok(Some((now, in_hand)))
     }
 
     async fn give_back(&self, claims: &[Claim]) {
@@ -216,81 +172,95 @@ impl Worker {
         let deliveries: Vec<_> = claims.iter().map(|claim| claim.delivery).collect();
         if let Err(error) = self.shared.index.release(&deliveries).await {
             // The lease gives them back in the end.
-            tracing::error!(partner = self.team.partner.name, error = %chain(&error), "claims cannot be given back");
+            tracing::error!(partner = self.team.partner().name, error = %chain(&error), "claims cannot be given back");
         }
-        self.team.call.ring();
+        self.team.call().ring();
     }
 
     async fn hang_up(&self, line: &mut Option<Line>) {
-        if let Some(line) = line.take() {
-            line.association.release(self.shared.config.limits.release_timeout).await;
+        if let Some(Line { association, _place, .. }) = line.take() {
+            association.release(self.shared.config.limits.release_timeout).await;
         }
     }
 
     /// Sends what was claimed, in order; what cannot be begun is given back.
-    async fn send_all(&self, claims: Vec<Claim>, line: &mut Option<Line>) {
-        let mut rest = claims.as_slice();
+    async fn send_all(&self, claims: &[Claim], in_hand: InHand<'_>, line: &mut Option<Line>) {
+        let mut rest = claims;
         while !rest.is_empty() {
-            let ready = match self.connect(rest, line).await {
-                Ok(ready) => ready,
-                Err(why) => return self.defer(rest, why).await,
-            };
+            let needed = kinds(rest);
+            if line.as_ref().is_some_and(|line| !line.wanted.is_superset(&needed)) {
+                self.hang_up(line).await;
+            }
+            if line.is_none() {
+                match self.team.place() {
+                    Some(place) if place.is_first() => {
+                        let patience = self.shared.config.delivery.connect_timeout;
+                        match self.open(needed, patience, place).await {
+                            Ok(opened) => *line = Some(opened),
+                            Err(why) => return self.defer(rest, why).await,
+                        }
+                    }
+                    place => {
+                        // Nobody waits for a further association beside those that others have: who is ready takes this.
+                        self.give_back(rest).await;
+                        drop(in_hand);
+                        if let Some(place) = place {
+                            *line = self.open_further(needed, place).await;
+                        }
+                        return;
+                    }
+                }
+            }
+            let Some(ready) = line else { return };
             let (next, done) = self.send_on(rest, ready).await;
             rest = rest.get(done..).unwrap_or_default();
             match next {
                 Next::GoOn => {}
-                Next::Reconnect => {
-                    if let Some(line) = line.take() {
-                        line.association.abort().await;
-                    }
-                }
+                Next::Reconnect => abort(line).await,
                 Next::GiveBack => return self.give_back(rest).await,
                 Next::LeaveAlone => {
-                    if let Some(line) = line.take() {
-                        line.association.abort().await;
-                    }
+                    abort(line).await;
                     return self.give_back(rest).await;
                 }
             }
         }
     }
 
-    /// An association that was asked for all that is needed: the open one, or a new one.
-    async fn connect<'a>(
-        &self,
-        claims: &[Claim],
-        line: &'a mut Option<Line>,
-    ) -> Result<&'a mut Line, Failure> {
-        let needed: Wanted = claims
-            .iter()
-            .map(|claim| (claim.sop_class.clone(), claim.transfer_syntax.clone()))
-            .collect();
-        if !line.as_ref().is_some_and(|line| line.wanted.is_superset(&needed)) {
-            let mut wanted = needed.clone();
-            if let Some(line) = line.as_ref() {
-                wanted.extend(line.wanted.iter().cloned());
+    /// Asks for an association beside those that the others have. If the partner takes none, that is no fault of it.
+    async fn open_further(&self, needed: Wanted, place: Place) -> Option<Line> {
+        let patience = self.shared.config.delivery.connect_timeout.min(FURTHER_ASSOCIATION);
+        match self.open(needed, patience, place).await {
+            Ok(line) => Some(line),
+            Err(why) => {
+                if let Some(limit) = self.team.is_full() {
+                    tracing::info!(partner = self.team.partner().name, limit, why = %why, "partner serves no further association at the same time");
+                }
+                None
             }
-            if store_scu::contexts(&wanted).len() >= MAX_CONTEXTS {
-                wanted = needed;
-            }
-            self.hang_up(line).await;
-            let contexts = store_scu::contexts(&wanted);
-            let association =
-                connect::connect(&self.shared.config, &self.team.partner, contexts).await?;
-            *line = Some(Line { association, wanted, used: Instant::now() });
         }
-        line.as_mut().ok_or_else(|| Failure {
-            kind: FailureKind::Unreachable,
-            status: None,
-            text: "no association".to_owned(),
-        })
+    }
+
+    /// Opens an association that is asked for all that is needed, and for what was needed lately.
+    async fn open(
+        &self,
+        needed: Wanted,
+        patience: Duration,
+        mut place: Place,
+    ) -> Result<Line, Failure> {
+        let fits = |kinds: &Wanted| store_scu::contexts(kinds).len() < MAX_CONTEXTS;
+        let wanted = self.team.kinds_with(needed, fits);
+        let contexts = store_scu::contexts(&wanted);
+        let (config, partner) = (&self.shared.config, self.team.partner());
+        let association = connect::connect(config, partner, contexts, patience).await?;
+        place.opened();
+        Ok(Line { association, wanted, used: Instant::now(), _place: place })
     }
 
     /// Defers what cannot be sent because the partner cannot be had.
     async fn defer(&self, claims: &[Claim], why: Failure) {
         let priority = claims.iter().map(|claim| claim.priority).min().unwrap_or_default();
         let until = self.team.failed(&self.shared.config, priority);
-        tracing::warn!(partner = self.team.partner.name, why = %why, %until, "partner cannot be had");
+        tracing::warn!(partner = self.team.partner().name, why = %why, %until, "partner cannot be had");
         for claim in claims {
             self.count_failure();
             self.report(claim, Event::Defer { until, why: why.clone() }).await;
@@ -302,7 +272,7 @@ impl Worker {
     }
 
     fn label(&self) -> ByPartner {
-        ByPartner { partner: self.team.partner.name.clone() }
+        ByPartner { partner: self.team.partner().name.clone() }
     }
 
     async fn report(&self, claim: &Claim, event: Event) {
@@ -315,11 +285,7 @@ impl Worker {
     async fn send_on(&self, claims: &[Claim], line: &mut Line) -> (Next, usize) {
         let orders: Vec<_> = claims
             .iter()
-            .map(|claim| {
-                let encoding =
-                    store_scu::choose(&line.association, &claim.sop_class, &claim.transfer_syntax);
-                (claim.clone(), encoding)
-            })
+            .map(|claim| (claim.clone(), store_scu::choose(&line.association, claim)))
             .collect();
         let mut pieces = self.read_ahead(orders.clone());
         for (position, (claim, encoding)) in orders.iter().enumerate() {
@@ -349,7 +315,10 @@ impl Worker {
         if than == Priority::Emergency {
             return false;
         }
-        let most = self.shared.index.most_urgent(&self.team.partner.name, Timestamp::now()).await;
+        if self.team.has_in_hand_before(than) {
+            return true;
+        }
+        let most = self.shared.index.most_urgent(&self.team.partner().name, Timestamp::now()).await;
         matches!(most, Ok(Some(urgency)) if urgency < than)
     }
 
@@ -368,7 +337,7 @@ impl Worker {
                     self.shared.metrics.sent.get_or_create(&self.label()).inc();
                 } else {
                     self.count_failure();
-                    tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, %status, "partner did not take an instance");
+                    tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, %status, "partner did not take an instance");
                 }
                 self.report(claim, event).await;
                 Next::GoOn
@@ -379,32 +348,32 @@ impl Worker {
             }
             Sent::Broken(why) => {
                 self.count_failure();
-                // An abort may be this instance's fault, so only it waits, and the others go on over a new association;
-                // if there is none to be had the partner is left alone. A partner that hangs is left alone at once.
-                let hangs = why.kind == FailureKind::TimedOut;
-                let (until, next) = if hangs {
-                    (self.team.failed(config, claim.priority), Next::LeaveAlone)
+                // A break may be this instance's fault, so only it waits, and the others go on over a new association. A
+                // partner that hangs, or breaks at one instance after the other, is left alone; then too this instance
+                // waits longer than the others, of which one is to find out whether the partner is back.
+                let alone = if why.kind == FailureKind::TimedOut {
+                    Some(self.team.failed(config, claim.priority))
                 } else {
-                    let now = Timestamp::now();
-                    let failures = claim.attempt;
-                    let until = schedule::next_try(&config.delivery, claim.priority, failures, now);
-                    (until, Next::Reconnect)
+                    self.team.broke(config, claim.priority, claim.attempt)
                 };
-                tracing::warn!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
+                let from = alone.unwrap_or_else(Timestamp::now);
+                let until =
+                    schedule::next_try(&config.delivery, claim.priority, claim.attempt, from);
+                tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
                 self.report(claim, Event::Defer { until, why }).await;
-                next
+                if alone.is_some() { Next::LeaveAlone } else { Next::Reconnect }
             }
         }
     }
 
     /// What waits for a later try because the partner could not be had need not wait any longer.
     async fn bring_forward(&self) {
-        let partner = &self.team.partner.name;
+        let partner = &self.team.partner().name;
         match self.shared.index.bring_forward(partner, Timestamp::now()).await {
             Ok(0) => {}
             Ok(deliveries) => {
                 tracing::info!(partner, deliveries, "partner answers again");
-                self.team.call.ring();
+                self.team.call().ring();
             }
             Err(error) => {
                 tracing::error!(partner, error = %chain(&error), "deliveries cannot be brought forward");
@@ -414,7 +383,7 @@ impl Worker {
 
     async fn set_aside(&self, claim: &Claim, why: Failure) {
         self.count_failure();
-        tracing::error!(partner = self.team.partner.name, instance = %claim.sop_instance, why = %why, "instance set aside");
+        tracing::error!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, "instance set aside");
         self.report(claim, Event::Reject { why }).await;
     }
 
@@ -438,6 +407,16 @@ impl Worker {
             }
         });
         taken
+    }
+}
+
+fn kinds(claims: &[Claim]) -> Wanted {
+    claims.iter().map(|claim| (claim.sop_class.clone(), claim.transfer_syntax.clone())).collect()
+}
+
+async fn abort(line: &mut Option<Line>) {
+    if let Some(line) = line.take() {
+        line.association.abort().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a partner's name to an association with it; every way that this can fail has a kind and a sentence.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use gantry_store::index::{Failure, FailureKind};
@@ -31,19 +32,21 @@ pub fn explain(error: &RequestError) -> Failure {
     failure(kind, chain(error).to_string())
 }
 
-/// Connects, and asks for an association with these contexts.
+/// Connects, and asks for an association with these contexts. Each step may take so long: the connection, the TLS
+/// handshake, the association request.
 pub async fn connect(
     config: &Config,
     partner: &Partner,
     contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+    patience: Duration,
 ) -> Result<Association, Failure> {
-    let stream = open(config, partner).await?;
+    let stream = open(config, partner, patience).await?;
     let proposal = Proposal {
         calling: config.node.ae_title.clone(),
         called: partner.ae_title.clone(),
         contexts,
         max_pdu: config.limits.max_pdu,
-        patience: config.delivery.connect_timeout,
+        patience,
     };
     let mut association =
         Requestor::associate(stream, &proposal).await.map_err(|error| explain(&error))?;
@@ -51,8 +54,11 @@ pub async fn connect(
     Ok(association)
 }
 
-async fn open(config: &Config, partner: &Partner) -> Result<Box<dyn Stream>, Failure> {
-    let patience = config.delivery.connect_timeout;
+async fn open(
+    config: &Config,
+    partner: &Partner,
+    patience: Duration,
+) -> Result<Box<dyn Stream>, Failure> {
     let unreachable = |text: String| failure(FailureKind::Unreachable, text);
     let address = (partner.address.host.as_str(), partner.address.port);
     let addresses = match timeout(patience, lookup_host(address)).await {

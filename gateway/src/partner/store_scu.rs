@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
-use gantry_store::index::{Event, Failure, FailureKind, Receipt};
+use gantry_store::index::{Claim, Event, Failure, FailureKind, Receipt};
 use jiff::Timestamp;
 
 use super::connect::{self, Association};
@@ -55,13 +55,13 @@ impl Encoding {
     }
 }
 
-/// Chooses the encoding: as kept where the partner takes that, else one that it may be converted to.
-pub fn choose(
-    association: &Association,
-    sop_class: &SopClassUid,
-    kept: &TransferSyntax,
-) -> Option<Encoding> {
-    if let Some(context) = association.context_for(sop_class, kept) {
+/// Chooses the encoding: as kept where the partner takes that, else one that it may be converted to. A data set of odd
+/// length, which the standard does not know (PS3.5 7.1), is always converted, which makes it even: partners abort at it.
+pub fn choose(association: &Association, claim: &Claim) -> Option<Encoding> {
+    let sop_class = &claim.sop_class;
+    if claim.length.is_multiple_of(2)
+        && let Some(context) = association.context_for(sop_class, &claim.transfer_syntax)
+    {
         return Some(Encoding::AsKept(context));
     }
     [TransferSyntax::explicit_vr_little_endian(), TransferSyntax::implicit_vr_little_endian()]

@@ -3,7 +3,8 @@
 //! The data set is written anew while the scanner walks over it. Values are copied as bytes, turned round where big
 //! endian asks for it, and never decoded as text, so no character is torn and no number is rounded. What differs from
 //! the original is only how elements are written (PS3.5 7.1, Annex A): value representations, the form of lengths
-//! (sequences and items always get an undefined one), and group lengths (gggg,0000), which would be wrong and go.
+//! (sequences and items always get an undefined one), group lengths (gggg,0000), which would be wrong and go, and values
+//! of odd length, which the standard does not know (PS3.5 7.1) and some senders write: they get the byte that they lack.
 //! Sequences that came as UN of undefined length become SQ (PS3.5 6.2.2), as the result holds one encoding throughout.
 //!
 //! Compressed Pixel Data is replaced by what its decoder delivers. That adds no loss to what compression has lost, so

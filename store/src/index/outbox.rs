@@ -161,29 +161,30 @@ pub(super) async fn recover(db: &mut SqliteConnection, owner: &str) -> sqlx::Res
 }
 
 /// Moves to now the next try of what was deferred because the partner could not be had. What the partner had no room for
-/// keeps its time. The state stays what it is.
+/// keeps its time, and so does what broke an association more than once: it may be the cause. The state stays what it is.
 pub(super) async fn bring_forward(
     db: &mut SqliteConnection,
     partner: &str,
     now: Timestamp,
 ) -> sqlx::Result<u64> {
-    const UNREACHED: [FailureKind; 5] = [
-        FailureKind::Unreachable,
-        FailureKind::TlsFailed,
-        FailureKind::AssociationRejected,
-        FailureKind::TimedOut,
-        FailureKind::Aborted,
-    ];
+    const UNREACHED: [FailureKind; 3] =
+        [FailureKind::Unreachable, FailureKind::TlsFailed, FailureKind::AssociationRejected];
+    const BROKE: [FailureKind; 2] = [FailureKind::TimedOut, FailureKind::Aborted];
     let mut query = QueryBuilder::<Sqlite>::new("UPDATE delivery SET due = ");
     query.push_bind(now.as_millisecond()).push(", until = ").push_bind(now.as_millisecond());
     query.push(" WHERE partner = ").push_bind(partner);
     query.push(" AND state = 'deferred' AND due IS NOT NULL AND until > ");
-    query.push_bind(now.as_millisecond()).push(" AND failure IN (");
+    query.push_bind(now.as_millisecond()).push(" AND (failure IN (");
     let mut kinds = query.separated(", ");
     for kind in UNREACHED {
         kinds.push_bind(kind.to_string());
     }
-    query.push(")");
+    query.push(") OR attempt = 1 AND failure IN (");
+    let mut kinds = query.separated(", ");
+    for kind in BROKE {
+        kinds.push_bind(kind.to_string());
+    }
+    query.push("))");
     Ok(query.build().execute(db).await?.rows_affected())
 }
 
@@ -639,6 +640,21 @@ mod tests {
 
         assert_eq!((before, moved), (vec![], 1));
         assert_eq!(claim(&index, "york", 2, 2).await, held[..1]);
+    }
+
+    #[tokio::test]
+    async fn what_broke_an_association_twice_does_not_come_first_when_the_partner_is_back() {
+        let (index, _dir) = index().await;
+        record(&index, &[ct(1, 1).to("york", ROUTINE)]).await;
+        let broke = |second| Event::Defer { until: at(second), why: why(FailureKind::Aborted) };
+        let mut brought_forward = Vec::new();
+        for attempt in [1, 2] {
+            let begun = attempt * 10;
+            let held = claim(&index, "york", 1, begun).await;
+            index.settle(&[(held[0], broke(begun + 5))], at(begun)).await.unwrap();
+            brought_forward.push(index.bring_forward("york", at(begun + 1)).await.unwrap());
+        }
+        assert_eq!(brought_forward, [1, 0]);
     }
 
     #[tokio::test]

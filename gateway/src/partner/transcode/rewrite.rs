@@ -43,6 +43,8 @@ struct Open {
     value_at: usize,
     /// Bytes to turn round together.
     width: usize,
+    /// What makes a value of odd length even.
+    padding: Option<u8>,
 }
 
 /// What is known of one data set, or of one item.
@@ -165,17 +167,21 @@ impl<'a> Rewrite<'a> {
                 VR::US
             }
         };
-        self.header(tag, vr, length);
+        self.header(tag, vr, length.next_multiple_of(2));
+        let padding = (length % 2 == 1).then(|| vr::padding(vr));
         let width = match encoding {
             Encoding::ExplicitBig => header.vr.map_or(1, vr::width),
             Encoding::ExplicitLittle | Encoding::ImplicitLittle => 1,
         };
-        self.element = Some(Open { tag, at, value_at: self.out.len(), width });
+        self.element = Some(Open { tag, at, value_at: self.out.len(), width, padding });
         Ok(())
     }
 
     fn value_end(&mut self) -> Result<(), TranscodeError> {
-        let Some(Open { tag, at, value_at, width }) = self.element.take() else { return Ok(()) };
+        let Some(Open { tag, at, value_at, width, padding }) = self.element.take() else {
+            return Ok(());
+        };
+        self.out.extend(padding);
         let written = at..self.out.len();
         let value = self.out.get_mut(value_at..).unwrap_or_default();
         if width > 1 {

@@ -111,6 +111,31 @@ fn fragments(table: &[u8], fragments: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+#[test]
+fn values_of_odd_length_get_the_byte_that_they_lack() {
+    let odd = [
+        element((0x0008, 0x0018), *b"UI", b"1.2.3"),
+        element((0x0010, 0x4000), *b"LT", b"odd"),
+        element((0x0011, 0x1001), *b"OB", &[7]),
+        explicit_sequence((0x0040, 0x0275), &[item(&element((0x0040, 0x0007), *b"LO", b"HEAD\\"))]),
+    ]
+    .concat();
+
+    let even = convert(&odd, &explicit(), &explicit()).unwrap();
+
+    let expected = [
+        element((0x0008, 0x0018), *b"UI", b"1.2.3\0"),
+        element((0x0010, 0x4000), *b"LT", b"odd "),
+        element((0x0011, 0x1001), *b"OB", &[7, 0]),
+        explicit_sequence(
+            (0x0040, 0x0275),
+            &[item(&element((0x0040, 0x0007), *b"LO", b"HEAD\\ "))],
+        ),
+    ]
+    .concat();
+    assert_eq!(even, expected);
+}
+
 struct Picture {
     frames: Option<&'static str>,
     rows: u16,

@@ -49,6 +49,29 @@ pub(super) fn is_short(vr: VR) -> bool {
     )
 }
 
+/// What makes a value even: a space in text, a zero byte in everything else, UIDs included (PS3.5 6.2).
+pub(super) fn padding(vr: VR) -> u8 {
+    match vr {
+        VR::AE
+        | VR::AS
+        | VR::CS
+        | VR::DA
+        | VR::DS
+        | VR::DT
+        | VR::IS
+        | VR::LO
+        | VR::LT
+        | VR::PN
+        | VR::SH
+        | VR::ST
+        | VR::TM
+        | VR::UC
+        | VR::UR
+        | VR::UT => b' ',
+        _ => 0,
+    }
+}
+
 /// How many bytes big endian turns round together (PS3.5 7.3). An AT is two words; UN is never touched (PS3.5 6.2.2).
 pub(super) fn width(vr: VR) -> usize {
     match vr {
