@@ -120,6 +120,7 @@ const OURS_RECEIVED: &str = "gantry, acknowledge = received";
 const BARE: &str = "bare loop: write, fdatasync, rename, sync folder";
 const ORTHANC: &str = "Orthanc";
 const STORESCP: &str = "storescp";
+const STORESCP_B: &str = "storescp +B, which looks at nothing";
 const STOCK_STORESCP: &str = "storescp, Nagle on too";
 
 fn targets() -> Vec<Target> {
@@ -156,6 +157,7 @@ async fn main() {
         std::env::var("GANTRY_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let only = std::env::var("GANTRY_BENCH_ONLY").unwrap_or_default();
     let runs = |job: &str| job.contains(&only);
+    let folder = spread_folder();
     let mut board = Board::default();
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
@@ -177,11 +179,13 @@ async fn main() {
         }
         if runs(RECEIVED_CT) {
             board.note(RECEIVED_CT, OURS_RECEIVED, gantry("received", &ct, 1).await);
-            board.note(RECEIVED_CT, STORESCP, storescp(&ct).await);
+            board.note(RECEIVED_CT, STORESCP, storescp(&ct, &[]).await);
+            board.note(RECEIVED_CT, STORESCP_B, storescp(&ct, &["+B"]).await);
         }
         if runs(RECEIVED_SMALL) {
             board.note(RECEIVED_SMALL, OURS_RECEIVED, gantry("received", &small, 1).await);
-            board.note(RECEIVED_SMALL, STORESCP, storescp(&small).await);
+            board.note(RECEIVED_SMALL, STORESCP, storescp(&small, &[]).await);
+            board.note(RECEIVED_SMALL, STORESCP_B, storescp(&small, &["+B"]).await);
         }
         if runs(NAGLE) {
             nagle(&mut board, round).await;
@@ -195,6 +199,26 @@ async fn main() {
         }
     }
     board.print(&targets());
+    drop(folder);
+}
+
+/// Where everything in temporary folders goes: a folder whose folders ext4 spreads over the disk. In one place it walks,
+/// with each new file, past all inodes that were deleted there in the last minutes, and so makes each contender pay for
+/// what those before it left behind.
+fn spread_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let spread = File::open(folder.path()).and_then(|folder| {
+        let flags = rustix::fs::ioctl_getflags(&folder)?;
+        Ok(rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::TOPDIR)?)
+    });
+    if let Err(error) = spread {
+        eprintln!(
+            "{} cannot be spread, so later rounds are slower: {error}",
+            folder.path().display()
+        );
+    }
+    tempfile::env::override_temp_dir(folder.path()).expect("nothing was made before");
+    folder
 }
 
 /// What the same disk gives to a program that does nothing else.
@@ -213,7 +237,13 @@ fn bare_loop(instances: &[Instance]) -> f64 {
     })
 }
 
+/// What one contender left to be written is not paid for by the next.
+fn settle_the_disk() {
+    rustix::fs::sync();
+}
+
 fn per_second(count: usize, work: impl FnOnce()) -> f64 {
+    settle_the_disk();
     let begun = Instant::now();
     work();
     count as f64 / begun.elapsed().as_secs_f64()
@@ -221,6 +251,7 @@ fn per_second(count: usize, work: impl FnOnce()) -> f64 {
 
 /// Instances a second over some associations at once, everything acknowledged.
 async fn load(to: SocketAddr, instances: &Arc<Vec<Instance>>, associations: usize) -> f64 {
+    settle_the_disk();
     let begun = Instant::now();
     let senders: Vec<_> = (0..associations)
         .map(|number| {
@@ -253,8 +284,8 @@ async fn orthanc(instances: &Arc<Vec<Instance>>, associations: usize) -> f64 {
     load(orthanc.dicom(), instances, associations).await
 }
 
-async fn storescp(instances: &Arc<Vec<Instance>>) -> f64 {
-    let receiver = Dcmtk::storescp("GANTRY").start().await;
+async fn storescp(instances: &Arc<Vec<Instance>>, options: &[&str]) -> f64 {
+    let receiver = Dcmtk::storescp_as_it_comes("GANTRY").options(options).start().await;
     load(receiver.address(), instances, 1).await
 }
 
@@ -272,6 +303,7 @@ async fn nagle(board: &mut Board, round: u64) {
     eventually("the stock storescp to listen", async || is_listening(port).then_some(())).await;
     let stock = SocketAddr::from(([127, 0, 0, 1], port));
     for (contender, to) in [(OURS, node.plaintext()), (STOCK_STORESCP, stock)] {
+        settle_the_disk();
         let begun = Instant::now();
         stock_storescu(to, folder.path()).await;
         board.note(NAGLE, contender, study.len() as f64 / begun.elapsed().as_secs_f64());
@@ -298,6 +330,7 @@ async fn stock_storescu(to: SocketAddr, folder: &Path) {
 /// From a plain sender, through the node, to storescp over mutual TLS.
 async fn forward(board: &mut Board, instances: &Arc<Vec<Instance>>) {
     let (mut node, _partner) = forwarding().await;
+    settle_the_disk();
     let begun = Instant::now();
     let mut sender = Sender::connect(node.plaintext(), &instances[..1]).await.unwrap();
     let (mut first, mut last) = (None, Timestamp::now());

@@ -26,13 +26,19 @@ impl Dcmtk {
     /// A receiver that keeps every byte as it came, on a port that stays its own over restarts, and serves any number of
     /// associations.
     pub fn storescp(ae_title: &str) -> Storescp {
+        let receiver = Self::storescp_as_it_comes(ae_title).options(&["+B", "+xa", "-pm"]);
+        Storescp { fork: true, level: "-v", ..receiver }
+    }
+
+    /// A receiver without options: it takes each data set apart, serves one association at a time, and says nothing.
+    pub fn storescp_as_it_comes(ae_title: &str) -> Storescp {
         Storescp {
             ae_title: ae_title.to_owned(),
             port: free_port(),
             folder: tempfile::tempdir().expect("a folder for a receiver"),
-            arguments: vec!["+B".into(), "+xa".into(), "-pm".into()],
-            fork: true,
-            level: "-v",
+            arguments: Vec::new(),
+            fork: false,
+            level: "-q",
             process: None,
         }
     }
