@@ -291,3 +291,6 @@ pub(super) fn is_outage(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

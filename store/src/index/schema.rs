@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Acquire, SqlSafeStr};
 
 use super::IndexError;
 
@@ -42,23 +42,23 @@ pub(super) async fn migrate_postgres(
     migrate(db, POSTGRES, server).await
 }
 
-async fn migrate<'c, C>(db: &'c mut C, steps: &[Step], place: &str) -> Result<(), IndexError>
-where
-    C: Migrate,
-    for<'a> &'a mut C: Acquire<'a, Connection = &'a mut C>,
-{
+async fn migrate<C: Migrate>(db: &mut C, steps: &[Step], place: &str) -> Result<(), IndexError> {
     let failed = |source| IndexError::Migrate { place: place.to_owned(), source };
-    db.ensure_migrations_table(TABLE).await.map_err(failed)?;
-    let applied = db.list_applied_migrations(TABLE).await.map_err(failed)?;
     let known = latest(steps);
-    if let Some(found) =
-        applied.iter().map(|step| step.version).max().filter(|found| *found > known)
-    {
-        return Err(IndexError::Newer { place: place.to_owned(), found, known });
-    }
     let step = |(version, name, sql): &Step| {
         let kind = MigrationType::Simple;
         Migration::new(*version, (*name).into(), kind, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(steps.iter().map(step).collect()).run(db).await.map_err(failed)
+    let migrator = Migrator::with_migrations(steps.iter().map(step).collect());
+    // Two nodes that make the table at once would be in each other's way.
+    db.lock().await.map_err(failed)?;
+    db.ensure_migrations_table(TABLE).await.map_err(failed)?;
+    let applied = db.list_applied_migrations(TABLE).await.map_err(failed)?;
+    match applied.iter().map(|step| step.version).max() {
+        Some(found) if found > known => {
+            return Err(IndexError::Newer { place: place.to_owned(), found, known });
+        }
+        _ => migrator.run_direct(None, db, false).await.map_err(failed)?,
+    }
+    db.unlock().await.map_err(failed)
 }
