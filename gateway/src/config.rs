@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use gantry_store::dicom::{AeTitle, Tag};
 use gantry_store::facts::{Priority, Purpose};
+use gantry_store::index::PostgresSettings;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -258,11 +259,13 @@ pub enum ObjectStore {
 }
 
 /// `[database]`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Database {
     /// [`Node::index_path`].
     #[default]
     Sqlite,
+    /// A server, which several nodes may share.
+    Postgres(PostgresSettings),
 }
 
 /// `[delivery]`: how a partner is called, and called again. Nothing is ever given up on by itself.

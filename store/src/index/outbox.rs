@@ -72,6 +72,9 @@ impl Settled {
 /// How many rows of each priority a claim moves to the front when their time has come, at least.
 const PROMOTED: u32 = 256;
 
+const CLAIMABLE: &str =
+    "SELECT id, priority, attempt, deaths, transfer, instance FROM delivery WHERE partner = ";
+
 /// Claims what may be sent to a partner: by priority, then in the order of arrival.
 pub(super) async fn claim(
     db: &mut Db,
@@ -86,8 +89,6 @@ pub(super) async fn claim(
         "SELECT d.id, d.priority, d.attempt, d.deaths, t.ulid, i.object, i.sop_class, i.sop_instance, \
          i.transfer_syntax, i.length, i.stored FROM (",
     );
-    const CLAIMABLE: &str =
-        "SELECT id, priority, attempt, deaths, transfer, instance FROM delivery WHERE partner = ";
     if db.is_postgres() {
         // What another node is claiming at this moment is passed over, not waited for.
         query.push(CLAIMABLE).push_bind(partner);
@@ -223,7 +224,7 @@ pub(super) async fn bring_forward(db: &mut Db, partner: &str, now: Timestamp) ->
     query.push(" AND state = 'deferred' AND due IS NOT NULL AND until > ");
     query.push_bind(now.as_millisecond()).push(" AND failure ");
     query.push_in(UNREACHED.into_iter().map(FailureKind::as_str));
-    Ok(query.execute(db).await?)
+    query.execute(db).await
 }
 
 /// Takes the same step with each; those for which it is illegal stay as they are. Says how many took it.

@@ -64,7 +64,7 @@ impl Default for Patience {
 }
 
 /// A database on a PostgreSQL server. The schema is the first of the role's `search_path`.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct PostgresSettings {
     /// Where.
     pub host: PostgresHost,
@@ -160,18 +160,12 @@ impl PostgresSettings {
                 .fetch_one(&mut db)
                 .await?;
             let begun = std::time::Instant::now();
-            let schema: Option<i64> = match sqlx::query_scalar::<_, bool>(
-                "SELECT to_regclass('_sqlx_migrations') IS NOT NULL",
-            )
-            .fetch_one(&mut db)
-            .await?
-            {
-                true => {
-                    sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
-                        .fetch_one(&mut db)
-                        .await?
-                }
-                false => None,
+            let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+            let schema = if sqlx::query_scalar(exists).fetch_one(&mut db).await? {
+                let latest = "SELECT MAX(version) FROM _sqlx_migrations";
+                sqlx::query_scalar(latest).fetch_one(&mut db).await?
+            } else {
+                None
             };
             let answered = begun.elapsed();
             let _ = db.close().await;
@@ -272,7 +266,7 @@ pub(super) fn lost_a_race(error: &sqlx::Error) -> bool {
     let races = ["40001", "40P01", "55P03", "23505"];
     error
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| races.contains(&code.as_ref()))
 }
 

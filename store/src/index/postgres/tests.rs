@@ -207,7 +207,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
                 let Ok(length @ 1..) = read else { return };
                 let commits = up[..length].windows(7).any(|bytes| bytes == b"COMMIT\0");
                 match mode.load(Ordering::SeqCst) {
-                    STALL => continue,
+                    STALL => {}
                     CUT_BEFORE if commits => {
                         mode.store(PASS, Ordering::SeqCst);
                         return;
