@@ -101,6 +101,16 @@ impl Node {
         self.data_dir.join("objects")
     }
 
+    /// What partners have accepted, beside the index.
+    pub fn delivered_dir(&self) -> PathBuf {
+        self.data_dir.join("delivered")
+    }
+
+    /// How far the index has come.
+    pub fn index_mark_path(&self) -> PathBuf {
+        self.data_dir.join("index-mark")
+    }
+
     /// The SQLite database.
     pub fn index_path(&self) -> PathBuf {
         self.data_dir.join("index.sqlite")

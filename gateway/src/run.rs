@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_store::delivered::Delivered;
 use gantry_store::index::{Index, IndexError};
 use gantry_store::object::{FileObjects, ObjectError, ObjectStore};
 use gantry_store::sealed::{Keyring, KeyringError};
@@ -29,6 +30,7 @@ use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, worker};
+use crate::reindex;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
@@ -91,7 +93,7 @@ pub struct Node {
 }
 
 /// What `Keyring`, spool, objects and index are opened from; shared with commands that work without a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// Sealed files that are not yet objects.
     pub spool: Arc<Spool>,
@@ -99,6 +101,10 @@ pub struct Store {
     pub objects: Arc<dyn ObjectStore>,
     /// Rows.
     pub index: Index,
+    /// What partners have accepted, without the rows.
+    pub delivered: Arc<Delivered>,
+    /// This data directory's own name in leases.
+    pub owner: String,
 }
 
 impl Store {
@@ -115,7 +121,12 @@ impl Store {
             crate::config::Database::Sqlite => Index::open(&node.index_path()).await?,
             crate::config::Database::Postgres(settings) => Index::postgres(settings.clone()),
         };
-        Ok(Self { spool, objects, index })
+        let owner = owner(config)?;
+        let index = index.remembering(&owner, node.index_mark_path());
+        let delivered = node.delivered_dir();
+        let delivered = Delivered::open(&delivered)
+            .map_err(|source| StartError::DataDir { path: delivered, source })?;
+        Ok(Self { spool, objects, index, delivered: Arc::new(delivered), owner })
     }
 }
 
@@ -148,8 +159,8 @@ impl Node {
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let pages_on = bind_web(&mut config).await?;
         let config = Arc::new(config);
-        let Store { spool, objects, index } = Store::open(&config).await?;
-        let owner = owner(&config)?;
+        let store = Store::open(&config).await?;
+        let Store { spool, objects, index, delivered, owner } = store.clone();
         sweep::sweep(&spool)?;
         let (receiving, draining, serving) =
             <(CancellationToken, CancellationToken, CancellationToken)>::default();
@@ -211,7 +222,17 @@ impl Node {
         let web = config.web.as_ref().and_then(|web| web.url.clone());
 
         let (outcomes, results) = outbox::recorder::queue();
-        recording.spawn(outbox::recorder::run(index.clone(), results, wake.clone()));
+        let recorder =
+            outbox::recorder::run(index.clone(), delivered.clone(), results, wake.clone());
+        recording.spawn(recorder);
+        let (keep_whole, stop) =
+            (reindex::keep_whole(store, config.routes.clone(), wake.clone()), draining.clone());
+        recording.spawn(async move {
+            tokio::select! {
+                () = keep_whole => {}
+                () = stop.cancelled() => {}
+            }
+        });
 
         let sending = TaskTracker::new();
         let shared = Arc::new(worker::Shared {
@@ -244,6 +265,7 @@ impl Node {
             spool,
             index,
             objects,
+            delivered,
             durability,
             routes: config.routes.clone().into(),
             handoff,
@@ -362,6 +384,11 @@ impl Recovery {
         let interrupted = self.index.recover(&self.owner).await?;
         if interrupted > 0 {
             tracing::info!(interrupted, "deliveries that were being sent are queued again");
+        }
+        if self.index.has_gone_back().await? {
+            tracing::warn!(
+                "the index is an older copy, or another one: it is made whole before anything is sent"
+            );
         }
         self.done.cancel();
         Ok(())

@@ -11,6 +11,7 @@ mod db;
 mod delivery;
 mod instance;
 mod lock;
+mod mark;
 mod outbox;
 mod patient;
 mod postgres;
@@ -41,10 +42,12 @@ use sqlx::sqlite::{
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::delivered::Proof;
 use crate::dicom::{SopInstanceUid, StudyInstanceUid};
 use crate::facts::{Digest, ObjectId, Priority};
 
 use db::{Db, Durability, Row};
+use mark::Mark;
 use postgres::Server;
 
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
@@ -67,6 +70,7 @@ pub struct Index {
     database: Database,
     /// Claims of which nobody knows whether they are in the database: the answer to their commit was lost.
     unsure: Arc<Mutex<Vec<Unsure>>>,
+    mark: Option<Arc<Mark>>,
 }
 
 #[derive(Clone, Debug)]
@@ -150,6 +154,9 @@ pub enum IndexError {
         /// The cause.
         source: MigrateError,
     },
+    /// The database is an older copy of what it was.
+    #[error("the index is an older copy: what it lacks must be brought back first")]
+    WentBack,
     /// There is no such transfer.
     #[error("there is no transfer {0}")]
     UnknownTransfer(TransferId),
@@ -175,6 +182,7 @@ impl IndexError {
             | Self::Open { .. }
             | Self::Newer { .. }
             | Self::Migrate { .. }
+            | Self::WentBack
             | Self::UnknownTransfer(_) => false,
         }
     }
@@ -306,13 +314,55 @@ impl Index {
             .connect_with(options.read_only(true))
             .await
             .map_err(failed)?;
-        Ok(Self { database: Database::Sqlite { writer, readers }, unsure: Arc::default() })
+        Ok(Self {
+            database: Database::Sqlite { writer, readers },
+            unsure: Arc::default(),
+            mark: None,
+        })
     }
 
     /// The index in a PostgreSQL database, which is not asked for anything yet: [`Index::prepare`] does, and so does
     /// whatever is called first.
     pub fn postgres(settings: PostgresSettings) -> Self {
-        Self { database: Database::Postgres(Server::new(settings)), unsure: Arc::default() }
+        Self {
+            database: Database::Postgres(Server::new(settings)),
+            unsure: Arc::default(),
+            mark: None,
+        }
+    }
+
+    /// Has the index remember in a file how far this node has come, so that an older copy of the database is noticed: from
+    /// then on nothing is claimed until [`Index::is_whole_again`] has been said.
+    #[must_use]
+    pub fn remembering(self, node: &str, file: PathBuf) -> Self {
+        Self { mark: Some(Arc::new(Mark::open(node, file))), ..self }
+    }
+
+    /// Waits until the database is found to be an older copy, which lacks what came since. At once, while it is.
+    pub async fn gone_back(&self) {
+        match &self.mark {
+            Some(mark) => mark.gone_back().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks whether the database is an older copy.
+    pub async fn has_gone_back(&self) -> Result<bool, IndexError> {
+        let Some(mark) = &self.mark else { return Ok(false) };
+        mark.suspect();
+        reading!(self, "see how old the index is", |db| async {
+            mark.is_trusted(&mut db).await.map(|trusted| !trusted)
+        })
+    }
+
+    /// Notes that what the database lacked is there again.
+    pub async fn is_whole_again(&self) -> Result<(), IndexError> {
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let came_to: i64 =
+            writing!(self, "note that the index is whole", |db| mark.catch_up(&mut db))?;
+        mark.came_to(came_to);
+        mark.trust();
+        Ok(())
     }
 
     /// Brings the schema of a PostgreSQL database up to date, unless that was done.
@@ -378,6 +428,9 @@ impl Index {
     async fn try_again(&self, tries: &mut Tries, trouble: Trouble) -> Result<(), IndexError> {
         let operation = tries.operation;
         let query = |source| IndexError::Query { operation, source };
+        if let Some(mark) = &self.mark {
+            mark.suspect();
+        }
         let Database::Postgres(server) = &self.database else {
             return Err(match trouble {
                 Trouble::NotReady(error) => error,
@@ -435,7 +488,21 @@ impl Index {
     /// Notes that the object store has confirmed these. When it returns, everything that was written before is on the disk
     /// too, whether or not there was anything to note: their spool files may go.
     pub async fn mark_stored(&self, objects: &[ObjectId]) -> Result<(), IndexError> {
-        writing!(self, "mark objects as stored", |db| instance::mark_stored(&mut db, objects))
+        // While the database is behind, the mark stays: a node that ends now must find it out again.
+        let mark = self.mark.as_ref().filter(|mark| !mark.is_behind());
+        let came_to: Option<i64> = writing!(self, "mark objects as stored", |db| async {
+            instance::mark_stored(&mut db, objects).await?;
+            match mark {
+                Some(mark) => mark.advance(&mut db).await,
+                None => Ok(None),
+            }
+        })?;
+        match (mark, came_to) {
+            (Some(mark), Some(came_to)) => mark.came_to(came_to),
+            (Some(_), None) => return Err(IndexError::WentBack),
+            (None, _) => {}
+        }
+        Ok(())
     }
 
     /// What the object store has not confirmed, oldest first.
@@ -467,6 +534,11 @@ impl Index {
         let unsure = self.take_unsure(owner);
         let mut held = Vec::new();
         let claimed = writing!(self, "claim deliveries", Durability::Unsynced, |db| async {
+            if let Some(mark) = &self.mark
+                && !mark.is_trusted(&mut db).await?
+            {
+                return Ok(Vec::new());
+            }
             for batch in &unsure {
                 outbox::give_back_unsure(&mut db, batch).await?;
             }
@@ -531,9 +603,48 @@ impl Index {
         outcomes: &[(DeliveryId, Event)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, IndexError> {
+        let outcomes: Vec<_> = outcomes.iter().map(|(id, event)| (*id, None, event)).collect();
         writing!(self, "settle deliveries", Durability::Unsynced, |db| outbox::settle(
-            &mut db, outcomes, now
+            &mut db, &outcomes, now
         ))
+    }
+
+    /// The same for those who cannot say that the database is still the one that they claimed from: one in which a delivery
+    /// is that of another object is left out of the answer.
+    pub async fn settle_objects(
+        &self,
+        outcomes: &[(DeliveryId, ObjectId, Event)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, IndexError> {
+        let outcomes: Vec<_> =
+            outcomes.iter().map(|(id, object, event)| (*id, Some(*object), event)).collect();
+        writing!(self, "settle deliveries", Durability::Unsynced, |db| outbox::settle(
+            &mut db, &outcomes, now
+        ))
+    }
+
+    /// Notes what partners are known to have, whatever the index says of it: it was lost, or is an older copy. Says for how
+    /// many deliveries it did not know.
+    pub async fn restore_delivered(
+        &self,
+        proofs: &[Proof],
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        writing!(self, "restore deliveries", |db| outbox::restore(&mut db, proofs, now))
+    }
+
+    /// [`Index::record`] and [`Index::restore_delivered`] in one: nobody claims in between what was delivered before.
+    pub async fn record_again(
+        &self,
+        arrivals: &[Arrival],
+        proofs: &[Proof],
+        now: Timestamp,
+    ) -> Result<Vec<Recorded>, IndexError> {
+        writing!(self, "record arrivals in the index", Durability::Unsynced, |db| async {
+            let recorded = record::record(&mut db, arrivals).await?;
+            outbox::restore(&mut db, proofs, now).await?;
+            Ok(recorded)
+        })
     }
 
     /// The most urgent of what could be claimed now.
@@ -758,6 +869,7 @@ mod tests {
         what_was_recorded_outlives_the_process,
         an_index_of_a_newer_version_is_left_alone,
         an_error_does_not_quote_what_a_row_holds,
+        an_older_copy_is_noticed_and_nothing_is_claimed_until_it_is_whole,
     ];
 
     /// The same index again, as after a restart.
@@ -813,6 +925,34 @@ mod tests {
         let refused = reopened(&newer, &dir).await.unwrap_err();
 
         assert!(matches!(refused, IndexError::Newer { found: 99, .. }), "{refused}");
+    }
+
+    async fn an_older_copy_is_noticed_and_nothing_is_claimed_until_it_is_whole(on: On) {
+        let (index, dir) = index(on).await;
+        let remembering = |index: Index| index.remembering("node", dir.path().join("mark"));
+        let index = remembering(index);
+        index.record(&[ct(1, 1).to("york", Priority::Routine)]).await.unwrap();
+        for _ in 0..3 {
+            index.mark_stored(&[]).await.unwrap();
+        }
+        assert!(!index.has_gone_back().await.unwrap());
+        run(&index, "UPDATE node SET mark = 1").await;
+
+        // While it runs it finds out before spool files go, ...
+        let refused = index.mark_stored(&[]).await.unwrap_err();
+        assert!(matches!(refused, IndexError::WentBack), "{refused}");
+        assert!(claim(&index, "york", 1, 0).await.is_empty());
+        index.gone_back().await;
+        // ... and again after a restart, however often objects are stored before it is whole.
+        index.mark_stored(&[]).await.unwrap();
+        let index = remembering(reopened(&index, &dir).await.unwrap());
+        assert!(claim(&index, "york", 1, 0).await.is_empty());
+        assert!(index.has_gone_back().await.unwrap());
+
+        index.is_whole_again().await.unwrap();
+        assert!(!index.has_gone_back().await.unwrap());
+        assert_eq!(claim(&index, "york", 1, 0).await.len(), 1);
+        index.mark_stored(&[]).await.unwrap();
     }
 
     #[tokio::test]

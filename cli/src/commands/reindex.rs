@@ -56,10 +56,11 @@ pub(crate) async fn run(
         output.json(&done)?;
     } else {
         output.line(format_args!(
-            "{} looked at: {} recorded, {} ordered, {} cannot be read",
+            "{} looked at: {} recorded, {} ordered, {} known to be delivered, {} cannot be read",
             words::count(done.found, "image", "images"),
             done.recorded,
             words::count(done.ordered, "delivery", "deliveries"),
+            done.delivered,
             done.unreadable.len()
         ))?;
     }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gantry_store::delivered::{Delivered, Proof};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{Facts, ObjectId, Priority};
 use gantry_store::index::{Arrival, Index, IndexError, Recorded, RecordedAs, TransferId};
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Route;
+use crate::reindex;
 use crate::route;
 
 /// How many arrivals may wait. Beyond it the folder is the queue.
@@ -142,6 +144,8 @@ pub struct Drain {
     pub index: Index,
     /// Where objects go.
     pub objects: Arc<dyn ObjectStore>,
+    /// What partners have already, whatever the index says.
+    pub delivered: Arc<Delivered>,
     /// Whether what is in the spool is on the disk already.
     pub durability: Durability,
     /// What decides on deliveries.
@@ -251,7 +255,7 @@ impl Drain {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.record(batch, memory).await;
+        self.record(batch, &[], memory).await;
         self.end(ended, memory).await;
     }
 
@@ -293,7 +297,9 @@ impl Drain {
                     .collect::<Vec<_>>()
             });
             let Ok(batch) = read.await else { return };
-            self.record(batch, memory).await;
+            // They may have been delivered before the index forgot them.
+            let proofs = reindex::proofs_of(&self.delivered, &batch).await;
+            self.record(batch, &proofs, memory).await;
         }
         if !memory.to_store.is_empty() {
             memory.waits_since.get_or_insert_with(Instant::now);
@@ -301,7 +307,7 @@ impl Drain {
         self.note_received(memory).await;
     }
 
-    async fn record(&self, batch: Vec<Facts>, memory: &mut Memory) {
+    async fn record(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
         if batch.is_empty() {
             return;
         }
@@ -309,7 +315,11 @@ impl Drain {
             .into_iter()
             .map(|facts| Arrival { routed: route::destinations(&self.routes, &facts), facts })
             .collect();
-        let recorded = match self.index.record(&arrivals).await {
+        let recorded = match proofs {
+            [] => self.index.record(&arrivals).await,
+            proofs => self.index.record_again(&arrivals, proofs, Timestamp::now()).await,
+        };
+        let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(error) => {
                 self.failed(&error, "index takes no rows; instances wait in the spool");

@@ -4,11 +4,12 @@
 //! claimed now. What is deferred, or held under a lease, gets there when its time has come, a few rows with each claim.
 //! The rules of what may follow what are those of [`Delivery::after`]; nothing here writes a state that it did not return.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::delivered::Proof;
 use crate::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
 use crate::facts::{ObjectId, Priority};
 
@@ -264,17 +265,20 @@ pub(super) async fn renew(
 /// Writes what came of deliveries, and what that means for their transfers' timelines.
 pub(super) async fn settle(
     db: &mut Db,
-    outcomes: &[(DeliveryId, Event)],
+    outcomes: &[(DeliveryId, Option<ObjectId>, &Event)],
     now: Timestamp,
 ) -> sqlx::Result<Vec<Settled>> {
-    let ids: Vec<_> = outcomes.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<_> = outcomes.iter().map(|(id, ..)| *id).collect();
     let mut rows = fetch(&mut *db, &ids).await?;
     let mut news: BTreeMap<i64, News> = BTreeMap::new();
     let mut settled = Vec::with_capacity(outcomes.len());
-    for (id, event) in outcomes {
+    for (id, object, event) in outcomes {
         let Some(row) = rows.get_mut(id) else { continue };
+        if object.is_some_and(|object| object != row.object) {
+            continue;
+        }
         let died = matches!(event, Event::Died);
-        let result = match event {
+        let result = match *event {
             // A claim has an owner and a lease, which an outcome has not.
             Event::Claim => Err(IllegalStep { from: row.delivery.name(), event: event.name() }),
             // Written before, by a commit of which nobody knew whether it had happened.
@@ -327,6 +331,47 @@ pub(super) async fn settle(
         }
     }
     Ok(settled.into_iter().map(|(_, settled)| settled).collect())
+}
+
+/// Writes that partners have what they are known to have. Proof of it is stronger than any state: a row that says otherwise
+/// is older than the proof, as nothing leads back from delivered.
+pub(super) async fn restore(db: &mut Db, proofs: &[Proof], now: Timestamp) -> sqlx::Result<u64> {
+    let mut known: HashMap<(ObjectId, &str), &Receipt> = HashMap::with_capacity(proofs.len());
+    for proof in proofs {
+        known.insert((proof.object, &proof.partner), &proof.receipt);
+    }
+    let objects: BTreeSet<_> = proofs.iter().map(|proof| proof.object).collect();
+    let objects: Vec<_> = objects.into_iter().collect();
+    let mut restored = 0;
+    for objects in objects.chunks(db::MOST) {
+        let mut query = db.query(
+            "SELECT d.id, d.partner, i.object FROM delivery d JOIN instance i ON i.id = d.instance \
+             WHERE d.state <> 'delivered' AND i.object ",
+        );
+        query.push_in(objects.iter().map(ToString::to_string));
+        let mut found = HashMap::new();
+        for row in query.fetch_all(&mut *db).await? {
+            let partner: String = row.try_get("partner")?;
+            if let Some(receipt) = known.get(&(parsed(&row, "object")?, partner.as_str())) {
+                found.insert(DeliveryId(row.try_get("id")?), *receipt);
+            }
+        }
+        let ids: Vec<_> = found.keys().copied().collect();
+        let mut transfers = BTreeSet::new();
+        for (id, mut row) in fetch(&mut *db, &ids).await? {
+            let Some(receipt) = found.get(&id) else { continue };
+            if !matches!(row.delivery, Delivery::Delivered(_)) {
+                row.delivery = Delivery::Delivered(Receipt::clone(receipt));
+                row.write(&mut *db, false).await?;
+                transfers.insert(row.transfer);
+                restored += 1;
+            }
+        }
+        for transfer in transfers {
+            transfer::note_all_sent(&mut *db, transfer, now).await?;
+        }
+    }
+    Ok(restored)
 }
 
 /// Whether a delivery is where this outcome brought it: it is being written a second time.
@@ -595,6 +640,8 @@ mod tests {
         all_sent_is_said_once_and_not_while_more_may_come,
         a_receipt_is_on_record_with_both_digests,
         partners_with_work_are_those_for_which_something_can_be_done,
+        what_a_partner_is_known_to_have_is_not_sent_whatever_the_rows_say,
+        an_outcome_of_another_database_settles_nothing,
     ];
 
     const ROUTINE: Priority = Priority::Routine;
@@ -788,6 +835,53 @@ mod tests {
 
         index.resume(paused, "dr-jones", at(2)).await.unwrap();
         assert_eq!(index.partners_with_work().await.unwrap(), ["hull", "york"]);
+    }
+
+    async fn what_a_partner_is_known_to_have_is_not_sent_whatever_the_rows_say(on: On) {
+        let (index, _dir) = index(on).await;
+        let batch = [1, 2, 3, 4, 5].map(|number| ct(1, number).to("york", ROUTINE));
+        let id = record(&index, &batch).await;
+        let held = claim(&index, "york", 3, 0).await;
+        let outcomes = [(held[0], deferred(900)), (held[1], refused())];
+        index.settle(&outcomes, at(1)).await.unwrap();
+        let Event::Accept(receipt) = accepted(2) else { unreachable!() };
+        let proof = |arrival: &crate::index::Arrival, partner: &str| Proof {
+            object: arrival.facts.object,
+            partner: partner.to_owned(),
+            receipt: receipt.clone(),
+        };
+        // A deferred one, one set aside, one being sent, one queued; another's, and one of which there is no row.
+        let mut proofs: Vec<_> = batch[..4].iter().map(|arrival| proof(arrival, "york")).collect();
+        proofs.extend([proof(&batch[4], "leeds"), proof(&ct(9, 9), "york")]);
+
+        let restored = index.restore_delivered(&proofs, at(3)).await.unwrap();
+        let again = index.restore_delivered(&proofs, at(4)).await.unwrap();
+
+        assert_eq!((restored, again), (4, 0));
+        assert_eq!(claim(&index, "york", 9, 9999).await.len(), 1);
+        let rows = index.deliveries(id).await.unwrap();
+        assert_eq!(rows[3].delivery, Delivery::Delivered(receipt.clone()));
+        let late = ct(1, 6).to("york", ROUTINE);
+        let proofs = [proof(&late, "york")];
+        let recorded = index.record_again(&[late], &proofs, at(5)).await.unwrap();
+        assert_eq!(recorded[0].transfers, [id]);
+        assert!(claim(&index, "york", 9, 9998).await.is_empty());
+    }
+
+    async fn an_outcome_of_another_database_settles_nothing(on: On) {
+        let (index, _dir) = index(on).await;
+        let batch = [1, 2].map(|number| ct(1, number).to("york", ROUTINE));
+        let id = record(&index, &batch).await;
+        let held = claim(&index, "york", 2, 0).await;
+        let [mine, other] = [&batch[0], &batch[1]].map(|arrival| arrival.facts.object);
+        let outcomes = [(held[0], mine, accepted(1)), (held[1], mine, accepted(1))];
+
+        let settled = index.settle_objects(&outcomes, at(1)).await.unwrap();
+
+        assert_eq!(settled.iter().map(|one| one.object).collect::<Vec<_>>(), [mine]);
+        let rows = index.deliveries(id).await.unwrap();
+        let states: Vec<_> = rows.iter().map(|row| (row.object, row.delivery.name())).collect();
+        assert_eq!(states, [(mine, "delivered"), (other, "sending")]);
     }
 
     /// What may happen, in an order that chance decides.

@@ -12,8 +12,14 @@ use super::IndexError;
 /// Number, name and text.
 type Step = (i64, &'static str, &'static str);
 
-const SQLITE: &[Step] = &[(1, "index", include_str!("../../migrations/sqlite/0001_index.sql"))];
-const POSTGRES: &[Step] = &[(1, "index", include_str!("../../migrations/postgres/0001_index.sql"))];
+const SQLITE: &[Step] = &[
+    (1, "index", include_str!("../../migrations/sqlite/0001_index.sql")),
+    (2, "mark", include_str!("../../migrations/sqlite/0002_mark.sql")),
+];
+const POSTGRES: &[Step] = &[
+    (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
+    (2, "mark", include_str!("../../migrations/postgres/0002_mark.sql")),
+];
 
 const TABLE: &str = "_sqlx_migrations";
 
