@@ -75,6 +75,8 @@ pub async fn reindex(
     order_deliveries: bool,
     mut progress: impl FnMut(&Reindexed),
 ) -> Result<Reindexed, ReindexError> {
+    // So that nothing is claimed meanwhile, and the mark moves at the end.
+    store.index.has_gone_back().await?;
     let mut result = Reindexed::default();
     let mut after = None;
     loop {

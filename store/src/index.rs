@@ -350,9 +350,8 @@ impl Index {
     pub async fn has_gone_back(&self) -> Result<bool, IndexError> {
         let Some(mark) = &self.mark else { return Ok(false) };
         mark.suspect();
-        reading!(self, "see how old the index is", |db| async {
-            mark.is_trusted(&mut db).await.map(|trusted| !trusted)
-        })
+        reading!(self, "see how old the index is", |_db| async { Ok(()) })?;
+        Ok(mark.is_behind())
     }
 
     /// Notes that what the database lacked is there again.
@@ -407,7 +406,11 @@ impl Index {
                 }
             }
         };
-        begun.map_err(Trouble::Before)
+        let mut db = begun.map_err(Trouble::Before)?;
+        if let Some(mark) = &self.mark {
+            mark.look(&mut db).await.map_err(Trouble::Before)?;
+        }
+        Ok(db)
     }
 
     /// A file answers; a server may not.
@@ -534,9 +537,7 @@ impl Index {
         let unsure = self.take_unsure(owner);
         let mut held = Vec::new();
         let claimed = writing!(self, "claim deliveries", Durability::Unsynced, |db| async {
-            if let Some(mark) = &self.mark
-                && !mark.is_trusted(&mut db).await?
-            {
+            if self.mark.as_ref().is_some_and(|mark| mark.is_behind()) {
                 return Ok(Vec::new());
             }
             for batch in &unsure {

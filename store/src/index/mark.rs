@@ -66,22 +66,24 @@ impl Mark {
         self.noticed.notify_one();
     }
 
-    /// Whether what the database says may be believed; looks, if it went away.
-    pub(super) async fn is_trusted(&self, db: &mut Db) -> sqlx::Result<bool> {
-        if self.suspect.swap(false, Ordering::AcqRel) {
-            let query = db.query("SELECT mark FROM node WHERE name = $1").bind(&self.node);
-            match query.optional_scalar::<i64>(db).await {
-                Ok(mark) if mark.unwrap_or(0) < self.last.load(Ordering::Acquire) => {
+    /// Looks at the database first of all when it has been away.
+    pub(super) async fn look(&self, db: &mut Db) -> sqlx::Result<()> {
+        if !self.suspect.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let query = db.query("SELECT mark FROM node WHERE name = $1").bind(&self.node);
+        match query.optional_scalar::<i64>(db).await {
+            Ok(mark) => {
+                if mark.unwrap_or(0) < self.last.load(Ordering::Acquire) {
                     self.found_behind();
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    self.suspect();
-                    return Err(error);
-                }
+                Ok(())
+            }
+            Err(error) => {
+                self.suspect();
+                Err(error)
             }
         }
-        Ok(!self.is_behind())
     }
 
     /// One further, in a commit that is waited for. `None` if the database is behind.

@@ -8,12 +8,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Executor as _};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{IndexError, schema};
@@ -204,8 +205,10 @@ pub(super) struct Server {
     pub(super) settings: PostgresSettings,
     pub(super) writers: PgPool,
     pub(super) readers: PgPool,
-    /// Set once the schema is up to date. Until then every call tries, so a node may start before its database.
-    ready: OnceCell<()>,
+    /// Whether the schema was seen to be up to date since the server last went away. Until then every call sees to it, so a
+    /// node may start before its database, and the database may come back as an empty one.
+    ready: AtomicBool,
+    preparing: Mutex<()>,
 }
 
 impl Server {
@@ -224,12 +227,21 @@ impl Server {
                 .connect_lazy_with(settings.session())
         };
         let (writers, readers) = (pool(writers), pool(readers));
-        Arc::new(Self { writers, readers, settings, ready: OnceCell::new() })
+        let (ready, preparing) = (AtomicBool::new(false), Mutex::new(()));
+        Arc::new(Self { writers, readers, settings, ready, preparing })
     }
 
     /// Brings the schema up to date, if that was not done yet.
     pub(super) async fn prepare(&self) -> Result<(), IndexError> {
-        self.ready.get_or_try_init(|| self.migrate()).await.copied()
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = self.preparing.lock().await;
+        if !self.ready.load(Ordering::Acquire) {
+            self.migrate().await?;
+            self.ready.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     async fn migrate(&self) -> Result<(), IndexError> {
@@ -250,8 +262,10 @@ impl Server {
         Ok(())
     }
 
-    /// Throws away what is idle: it is taken for as dead as the connection that just was.
+    /// Throws away what is idle: it is taken for as dead as the connection that just was. What answers next may not be what
+    /// answered before.
     pub(super) fn forget_idle(&self) {
+        self.ready.store(false, Ordering::Release);
         for pool in [&self.writers, &self.readers] {
             while let Some(idle) = pool.try_acquire() {
                 drop(idle.detach());
