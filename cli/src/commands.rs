@@ -80,7 +80,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
     match arguments.command {
         Command::Demo(arguments) => demo::run(arguments, output).await,
         Command::Init(arguments) => init::run(arguments, output),
-        Command::Check(arguments) => check::run(&arguments, &global, output),
+        Command::Check(arguments) => check::run(&arguments, &global, output).await,
         Command::Serve(arguments) => serve::run(&arguments, &global, output).await,
         Command::Status(arguments) => status::run(&arguments, &global, output).await,
         Command::Send(arguments) => send::run(arguments, &global, output).await,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use gantry_store::dicom::{AeTitle, Tag};
 use gantry_store::facts::{Priority, Purpose};
+use gantry_store::index::PostgresSettings;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -98,6 +99,16 @@ impl Node {
     /// The object store of kind `file`.
     pub fn objects_dir(&self) -> PathBuf {
         self.data_dir.join("objects")
+    }
+
+    /// What partners have accepted, beside the index.
+    pub fn delivered_dir(&self) -> PathBuf {
+        self.data_dir.join("delivered")
+    }
+
+    /// How far the index has come.
+    pub fn index_mark_path(&self) -> PathBuf {
+        self.data_dir.join("index-mark")
     }
 
     /// The SQLite database.
@@ -258,11 +269,13 @@ pub enum ObjectStore {
 }
 
 /// `[database]`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Database {
     /// [`Node::index_path`].
     #[default]
     Sqlite,
+    /// A server, which several nodes may share.
+    Postgres(PostgresSettings),
 }
 
 /// `[delivery]`: how a partner is called, and called again. Nothing is ever given up on by itself.

@@ -18,6 +18,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use bytes::Bytes;
+    use gantry_store::delivered::Delivered;
     use gantry_store::facts::Priority;
     use gantry_store::index::{Index, TransferFilter};
     use gantry_store::object::FileObjects;
@@ -66,6 +67,9 @@ mod tests {
                 spool: self.spool.clone(),
                 index: self.index.clone(),
                 objects: Arc::new(FileObjects::open(&self.folder.path().join("objects")).unwrap()),
+                delivered: Arc::new(
+                    Delivered::open(&self.folder.path().join("delivered")).unwrap(),
+                ),
                 durability: Durability::Durable,
                 routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])])
                     .routes

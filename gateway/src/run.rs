@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_store::delivered::Delivered;
 use gantry_store::index::{Index, IndexError};
 use gantry_store::object::{FileObjects, ObjectError, ObjectStore};
 use gantry_store::sealed::{Keyring, KeyringError};
@@ -29,6 +30,8 @@ use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, team, worker};
+use crate::reindex;
+use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::web::{self, Sessions, WebState};
@@ -90,7 +93,7 @@ pub struct Node {
 }
 
 /// What `Keyring`, spool, objects and index are opened from; shared with commands that work without a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// Sealed files that are not yet objects.
     pub spool: Arc<Spool>,
@@ -98,6 +101,10 @@ pub struct Store {
     pub objects: Arc<dyn ObjectStore>,
     /// Rows.
     pub index: Index,
+    /// What partners have accepted, without the rows.
+    pub delivered: Arc<Delivered>,
+    /// This data directory's own name in leases.
+    pub owner: String,
 }
 
 impl Store {
@@ -110,10 +117,16 @@ impl Store {
         let objects: Arc<dyn ObjectStore> = match config.object_store {
             crate::config::ObjectStore::File => Arc::new(FileObjects::open(&node.objects_dir())?),
         };
-        let index = match config.database {
+        let index = match &config.database {
             crate::config::Database::Sqlite => Index::open(&node.index_path()).await?,
+            crate::config::Database::Postgres(settings) => Index::postgres(settings.clone()),
         };
-        Ok(Self { spool, objects, index })
+        let owner = owner(config)?;
+        let index = index.remembering(&owner, node.index_mark_path());
+        let delivered = node.delivered_dir();
+        let delivered = Delivered::open(&delivered)
+            .map_err(|source| StartError::DataDir { path: delivered, source })?;
+        Ok(Self { spool, objects, index, delivered: Arc::new(delivered), owner })
     }
 }
 
@@ -146,16 +159,15 @@ impl Node {
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let pages_on = bind_web(&mut config).await?;
         let config = Arc::new(config);
-        let Store { spool, objects, index } = Store::open(&config).await?;
-        let owner = owner(&config)?;
+        let store = Store::open(&config).await?;
+        let Store { spool, objects, index, delivered, owner } = store.clone();
         sweep::sweep(&spool)?;
-        let interrupted = index.recover(&owner).await?;
-        if interrupted > 0 {
-            tracing::info!(interrupted, "deliveries that were being sent are queued again");
-        }
-
         let (receiving, draining, serving) =
             <(CancellationToken, CancellationToken, CancellationToken)>::default();
+        let recording = TaskTracker::new();
+        let recovered =
+            Recovery { index: index.clone(), owner: owner.clone(), done: CancellationToken::new() };
+        let recovered = recovered.begin(&recording, draining.clone()).await?;
         let metrics = Arc::new(Metrics::default());
         let bell = Arc::new(Bell::new(config.partners.iter().map(|partner| partner.name.as_str())));
         let wake: Arc<dyn Wake> = bell.clone();
@@ -209,9 +221,18 @@ impl Node {
         }
         let web = config.web.as_ref().and_then(|web| web.url.clone());
 
-        let recording = TaskTracker::new();
         let (outcomes, results) = outbox::recorder::queue();
-        recording.spawn(outbox::recorder::run(index.clone(), results, wake.clone()));
+        let recorder =
+            outbox::recorder::run(index.clone(), delivered.clone(), results, wake.clone());
+        recording.spawn(recorder);
+        let (keep_whole, stop) =
+            (reindex::keep_whole(store, config.routes.clone(), wake.clone()), draining.clone());
+        recording.spawn(async move {
+            tokio::select! {
+                () = keep_whole => {}
+                () = stop.cancelled() => {}
+            }
+        });
 
         let sending = TaskTracker::new();
         let shared = Arc::new(worker::Shared {
@@ -229,7 +250,14 @@ impl Node {
             let team = team::Team::new(partner.clone(), bell.of(&partner.name));
             for number in 0..=partner.associations {
                 let reserved = number == partner.associations;
-                sending.spawn(worker::Worker::new(shared.clone(), team.clone(), reserved).run());
+                let worker = worker::Worker::new(shared.clone(), team.clone(), reserved);
+                let (recovered, stop) = (recovered.clone(), receiving.clone());
+                sending.spawn(async move {
+                    tokio::select! {
+                        () = recovered.cancelled() => worker.run().await,
+                        () = stop.cancelled() => {}
+                    }
+                });
             }
         }
 
@@ -237,6 +265,7 @@ impl Node {
             spool,
             index,
             objects,
+            delivered,
             durability,
             routes: config.routes.clone().into(),
             handoff,
@@ -294,6 +323,75 @@ impl Node {
         // Its absence tells commands that the node is not running.
         let _ = fs::remove_file(self.state.config.node.admin_socket());
         in_time
+    }
+}
+
+/// What comes before this node claims anything: the schema is up to date, and what it was sending when it ended is queued
+/// again. A database that is away does not keep the node from receiving: then this is done when it is back.
+struct Recovery {
+    index: Index,
+    owner: String,
+    done: CancellationToken,
+}
+
+impl Recovery {
+    /// How long to leave a database alone that was away.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// Tries at once; goes on in the background if the database is away. What is returned is cancelled when it is done.
+    async fn begin(
+        self,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<CancellationToken, StartError> {
+        let done = self.done.clone();
+        match self.recover().await {
+            Ok(()) => {}
+            Err(error) if error.is_outage() => {
+                tracing::warn!(error = %chain(&error), "the database is away; instances are received and wait in the spool");
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = self.keep_trying() => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(done)
+    }
+
+    async fn keep_trying(&self) {
+        let mut said = String::new();
+        loop {
+            tokio::time::sleep(Self::PAUSE).await;
+            match self.recover().await {
+                Ok(()) => return tracing::info!("the database is there"),
+                Err(error) => {
+                    // One line for each reason, not one for each try.
+                    let reason = chain(&error).to_string();
+                    if reason != said {
+                        tracing::error!(error = reason, "the database cannot be used yet");
+                        said = reason;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn recover(&self) -> Result<(), IndexError> {
+        self.index.prepare().await?;
+        let interrupted = self.index.recover(&self.owner).await?;
+        if interrupted > 0 {
+            tracing::info!(interrupted, "deliveries that were being sent are queued again");
+        }
+        if self.index.has_gone_back().await? {
+            tracing::warn!(
+                "the index is an older copy, or another one: it is made whole before anything is sent"
+            );
+        }
+        self.done.cancel();
+        Ok(())
     }
 }
 

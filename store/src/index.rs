@@ -7,14 +7,18 @@
 //!
 //! Knows nothing of associations, of routes beyond their names, or of who may see what.
 
+mod db;
 mod delivery;
 mod instance;
-mod list;
+mod lock;
+mod mark;
 mod outbox;
 mod patient;
+mod postgres;
 mod record;
 #[cfg(test)]
 mod samples;
+mod schema;
 mod series;
 mod study;
 mod timeline;
@@ -26,24 +30,30 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, Row, SqlSafeStr};
 use thiserror::Error;
+use tokio::time::timeout;
 
+use crate::delivered::Proof;
 use crate::dicom::{SopInstanceUid, StudyInstanceUid};
 use crate::facts::{Digest, ObjectId, Priority};
+
+use db::{Db, Durability, Row};
+use mark::Mark;
+use postgres::Server;
 
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Settled};
+pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use series::SeriesDetail;
 pub use study::{StudyDetail, StudyFilter, StudySummary};
@@ -57,9 +67,28 @@ pub use words::UnknownWord;
 /// The index of one node. A clone is another handle to the same.
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// SQLite has one writer at a time; with one connection they queue here and not in `busy_timeout`.
-    writer: SqlitePool,
-    readers: SqlitePool,
+    database: Database,
+    /// Claims of which nobody knows whether they are in the database: the answer to their commit was lost.
+    unsure: Arc<Mutex<Vec<Unsure>>>,
+    mark: Option<Arc<Mark>>,
+}
+
+#[derive(Clone, Debug)]
+enum Database {
+    /// One writer at a time; with one connection they queue here and not in `busy_timeout`.
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    Postgres(Arc<Server>),
+}
+
+/// A batch of deliveries that somebody may hold without knowing it.
+#[derive(Clone, Debug)]
+struct Unsure {
+    deliveries: Vec<DeliveryId>,
+    owner: String,
+    lease_ends: Timestamp,
 }
 
 /// Why the index did not do what it was asked. The texts name operations and files, never a value of a row.
@@ -81,27 +110,53 @@ pub enum IndexError {
         /// The cause.
         source: sqlx::Error,
     },
+    /// The database server is not there, or does not let the node in.
+    #[error("cannot reach the database {server}")]
+    Connect {
+        /// Which.
+        server: String,
+        /// The cause.
+        source: sqlx::Error,
+    },
+    /// The database did not answer in time. What was asked may have been done.
+    #[error("cannot {operation}: the database did not answer within {} s", after.as_secs_f64())]
+    TimedOut {
+        /// What was asked for.
+        operation: &'static str,
+        /// How long it had.
+        after: Duration,
+    },
+    /// The connection was lost while it was being committed. It may have been done; doing it again is right.
+    #[error("cannot tell whether it worked to {operation}: the database went away in the commit")]
+    Unsure {
+        /// What was asked for.
+        operation: &'static str,
+        /// The cause.
+        source: sqlx::Error,
+    },
     /// A later version of the program has been here.
     #[error(
-        "the index at {} was written by a newer version of gantry: its schema is {found}, this version knows {known}",
-        path.display()
+        "the index at {place} was written by a newer version of gantry: its schema is {found}, this version knows {known}"
     )]
     Newer {
         /// Where.
-        path: PathBuf,
+        place: String,
         /// The latest step of its schema.
         found: i64,
         /// The latest step that this version knows.
         known: i64,
     },
     /// The schema cannot be brought up to date.
-    #[error("cannot bring the index at {} up to date", path.display())]
+    #[error("cannot bring the index at {place} up to date")]
     Migrate {
         /// Where.
-        path: PathBuf,
+        place: String,
         /// The cause.
         source: MigrateError,
     },
+    /// The database is an older copy of what it was.
+    #[error("the index is an older copy: what it lacks must be brought back first")]
+    WentBack,
     /// There is no such transfer.
     #[error("there is no transfer {0}")]
     UnknownTransfer(TransferId),
@@ -113,6 +168,24 @@ pub enum IndexError {
         /// The cause.
         source: sqlx::Error,
     },
+}
+
+impl IndexError {
+    /// Whether the database is away or busy, rather than in disagreement: the same may succeed later.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::Unsure { .. } => true,
+            Self::Connect { source, .. } | Self::Query { source, .. } => {
+                postgres::is_outage(source)
+            }
+            Self::Create { .. }
+            | Self::Open { .. }
+            | Self::Newer { .. }
+            | Self::Migrate { .. }
+            | Self::WentBack
+            | Self::UnknownTransfer(_) => false,
+        }
+    }
 }
 
 /// Names one instance on its way to one partner.
@@ -134,71 +207,87 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// Every step of the schema. A shipped one is never edited: its checksum is in the databases.
-fn migrations() -> Migrator {
-    let steps = [(1, "index", include_str!("../migrations/sqlite/0001_index.sql"))];
-    Migrator::with_migrations(
-        steps
-            .into_iter()
-            .map(|(version, name, sql)| {
-                Migration::new(
-                    version,
-                    name.into(),
-                    MigrationType::Simple,
-                    sql.into_sql_str(),
-                    false,
-                )
-            })
-            .collect(),
-    )
-}
-
-/// The commit waits for the disk, and so makes every earlier one durable too: they are in the same log. For what a person
-/// decided, and before the drain removes spool files because of what was committed.
-const SYNCED: &str = "PRAGMA synchronous = FULL";
-
-/// The commit does not wait: a power cut may undo it, with all of its kind since the last synced one. For what comes back
-/// by itself: arrivals, whose spool files are there until a synced commit says otherwise; claims, which a power cut ends
-/// anyway; and outcomes, as a partner recognises what it is sent again. A crash of the process undoes nothing.
-///
-/// Either is said before every transaction, so that one that was given up half-way leaves nothing to the next.
-const UNSYNCED: &str = "PRAGMA synchronous = NORMAL";
-
-/// Runs the body in one transaction of the writer: all of it is there afterwards, on disk, or nothing.
+/// Runs the body in one transaction that writes: all of it is there afterwards, on disk, or nothing.
 macro_rules! writing {
     ($index:ident, $operation:literal, |$db:ident| $body:expr) => {
-        writing!($index, $operation, SYNCED, |$db| $body)
+        writing!($index, $operation, Durability::Synced, |$db| $body)
     };
-    ($index:ident, $operation:literal, $synchronous:expr, |$db:ident| $body:expr) => {
-        async {
-            let mut writer = $index.writer.acquire().await?;
-            sqlx::raw_sql($synchronous).execute(&mut *writer).await?;
-            let mut $db = writer.begin_with("BEGIN IMMEDIATE").await?;
-            let done = $body.await?;
-            $db.commit().await?;
-            Ok(done)
-        }
-        .await
-        .map_err(|source| IndexError::Query { operation: $operation, source })
+    ($index:ident, $operation:literal, $durability:expr, |$db:ident| $body:expr) => {
+        transaction!($index, $operation, Access::Write($durability), |$db| $body)
     };
 }
 
-/// Runs the body in one transaction of a reader, so that what it reads is of one moment.
+/// Runs the body in one transaction that reads, so that what it reads is of one moment.
 macro_rules! reading {
     ($index:ident, $operation:literal, |$db:ident| $body:expr) => {
+        transaction!($index, $operation, Access::Read, |$db| $body)
+    };
+}
+
+/// Runs the body until it is done, fails for a reason of its own, or has lost too many races against other nodes.
+macro_rules! transaction {
+    ($index:ident, $operation:literal, $access:expr, |$db:ident| $body:expr) => {
         async {
-            let mut $db = $index.readers.begin().await?;
-            let done = $body.await?;
-            $db.commit().await?;
-            Ok(done)
+            let mut tries = Tries::new($operation);
+            loop {
+                let once = async {
+                    let mut $db = $index.begin($access).await?;
+                    match $body.await {
+                        Ok(done) => $db.commit().await.map(|()| done).map_err(Trouble::InCommit),
+                        Err(error) => {
+                            $db.give_up().await;
+                            Err(Trouble::InBody(error))
+                        }
+                    }
+                };
+                match $index.in_time(once).await {
+                    Ok(done) => break Ok(done),
+                    Err(trouble) => $index.try_again(&mut tries, trouble).await?,
+                }
+            }
         }
         .await
-        .map_err(|source| IndexError::Query { operation: $operation, source })
     };
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write(Durability),
+}
+
+/// Where a transaction failed.
+enum Trouble {
+    /// The schema is not as it should be, or nobody knows.
+    NotReady(IndexError),
+    /// It was not begun.
+    Before(sqlx::Error),
+    /// Nothing of it is there.
+    InBody(sqlx::Error),
+    /// Nobody knows.
+    InCommit(sqlx::Error),
+    /// Nobody knows.
+    TimedOut(Duration),
+}
+
+/// How often something was tried.
+struct Tries {
+    operation: &'static str,
+    failed: u32,
+}
+
+impl Tries {
+    /// The loser of a race between nodes goes behind the winner, so few are enough.
+    const MOST: u32 = 5;
+
+    fn new(operation: &'static str) -> Self {
+        Self { operation, failed: 0 }
+    }
 }
 
 impl Index {
-    /// Opens the index, makes it if there is none, and brings its schema up to date.
+    /// Opens the index in a file, makes it if there is none, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, IndexError> {
         let failed = |source| IndexError::Open { path: path.to_owned(), source };
         private_file(path)
@@ -218,26 +307,183 @@ impl Index {
             .connect_with(options.clone())
             .await
             .map_err(failed)?;
-        migrate(&writer, path).await?;
+        schema::migrate_sqlite(&mut *writer.acquire().await.map_err(failed)?, path).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await
             .map_err(failed)?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            database: Database::Sqlite { writer, readers },
+            unsure: Arc::default(),
+            mark: None,
+        })
     }
 
-    /// Waits for what is under way and closes the files.
+    /// The index in a PostgreSQL database, which is not asked for anything yet: [`Index::prepare`] does, and so does
+    /// whatever is called first.
+    pub fn postgres(settings: PostgresSettings) -> Self {
+        Self {
+            database: Database::Postgres(Server::new(settings)),
+            unsure: Arc::default(),
+            mark: None,
+        }
+    }
+
+    /// Has the index remember in a file how far this node has come, so that an older copy of the database is noticed: from
+    /// then on nothing is claimed until [`Index::is_whole_again`] has been said.
+    #[must_use]
+    pub fn remembering(self, node: &str, file: PathBuf) -> Self {
+        Self { mark: Some(Arc::new(Mark::open(node, file))), ..self }
+    }
+
+    /// Waits until the database is found to be an older copy, which lacks what came since. At once, while it is.
+    pub async fn gone_back(&self) {
+        match &self.mark {
+            Some(mark) => mark.gone_back().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks whether the database is an older copy.
+    pub async fn has_gone_back(&self) -> Result<bool, IndexError> {
+        let Some(mark) = &self.mark else { return Ok(false) };
+        mark.suspect();
+        reading!(self, "see how old the index is", |_db| async { Ok(()) })?;
+        Ok(mark.is_behind())
+    }
+
+    /// Notes that what the database lacked is there again.
+    pub async fn is_whole_again(&self) -> Result<(), IndexError> {
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let came_to: i64 =
+            writing!(self, "note that the index is whole", |db| mark.catch_up(&mut db))?;
+        mark.came_to(came_to);
+        mark.trust();
+        Ok(())
+    }
+
+    /// Brings the schema of a PostgreSQL database up to date, unless that was done.
+    pub async fn prepare(&self) -> Result<(), IndexError> {
+        match &self.database {
+            Database::Sqlite { .. } => Ok(()),
+            Database::Postgres(server) => server.prepare().await,
+        }
+    }
+
+    /// Waits for what is under way and closes files and connections.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        match &self.database {
+            Database::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Database::Postgres(server) => {
+                let closed = async {
+                    server.readers.close().await;
+                    server.writers.close().await;
+                };
+                // A server that does not answer is not said goodbye to.
+                let _ = timeout(server.settings.patience.connect, closed).await;
+            }
+        }
+    }
+
+    async fn begin(&self, access: Access) -> Result<Db, Trouble> {
+        let begun = match (&self.database, access) {
+            (Database::Sqlite { readers, .. }, Access::Read) => Db::read_sqlite(readers).await,
+            (Database::Sqlite { writer, .. }, Access::Write(durability)) => {
+                Db::write_sqlite(writer, durability).await
+            }
+            (Database::Postgres(server), access) => {
+                server.prepare().await.map_err(Trouble::NotReady)?;
+                match access {
+                    Access::Read => Db::read_postgres(&server.readers).await,
+                    Access::Write(durability) => {
+                        Db::write_postgres(&server.writers, durability).await
+                    }
+                }
+            }
+        };
+        let mut db = begun.map_err(Trouble::Before)?;
+        if let Some(mark) = &self.mark {
+            mark.look(&mut db).await.map_err(Trouble::Before)?;
+        }
+        Ok(db)
+    }
+
+    /// A file answers; a server may not.
+    async fn in_time<T>(
+        &self,
+        once: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        match &self.database {
+            Database::Sqlite { .. } => once.await,
+            Database::Postgres(server) => {
+                let limit = server.settings.patience.operation;
+                timeout(limit, once).await.unwrap_or(Err(Trouble::TimedOut(limit)))
+            }
+        }
+    }
+
+    /// Says whether there is another try, and if not, why it failed.
+    async fn try_again(&self, tries: &mut Tries, trouble: Trouble) -> Result<(), IndexError> {
+        let operation = tries.operation;
+        let query = |source| IndexError::Query { operation, source };
+        if let Some(mark) = &self.mark {
+            mark.suspect();
+        }
+        let Database::Postgres(server) = &self.database else {
+            return Err(match trouble {
+                Trouble::NotReady(error) => error,
+                Trouble::Before(source) | Trouble::InBody(source) | Trouble::InCommit(source) => {
+                    query(source)
+                }
+                Trouble::TimedOut(after) => IndexError::TimedOut { operation, after },
+            });
+        };
+        tries.failed += 1;
+        let more = tries.failed < Tries::MOST;
+        match trouble {
+            Trouble::NotReady(error) => Err(error),
+            Trouble::TimedOut(after) => {
+                server.forget_idle();
+                Err(IndexError::TimedOut { operation, after })
+            }
+            Trouble::Before(sqlx::Error::PoolTimedOut) => {
+                let after = server.settings.patience.connect;
+                Err(IndexError::TimedOut { operation, after })
+            }
+            // A connection that died while it was idle. The next one is new, and says whether the server is there.
+            Trouble::Before(error) if postgres::is_outage(&error) && tries.failed == 1 => {
+                server.forget_idle();
+                Ok(())
+            }
+            Trouble::InBody(error) | Trouble::InCommit(error)
+                if more && postgres::lost_a_race(&error) =>
+            {
+                tracing::debug!(operation, tries = tries.failed, %error, "lost a race; once more");
+                tokio::time::sleep(Duration::from_millis(5) * tries.failed.pow(2)).await;
+                Ok(())
+            }
+            Trouble::InCommit(source) if postgres::is_outage(&source) => {
+                server.forget_idle();
+                Err(IndexError::Unsure { operation, source })
+            }
+            Trouble::Before(source) | Trouble::InBody(source) | Trouble::InCommit(source) => {
+                if postgres::is_outage(&source) {
+                    server.forget_idle();
+                }
+                Err(query(source))
+            }
+        }
     }
 
     /// Records what was received, and orders it for the partners it was routed to. One transaction for the whole batch;
     /// an arrival whose object is known changes nothing.
     pub async fn record(&self, arrivals: &[Arrival]) -> Result<Vec<Recorded>, IndexError> {
-        writing!(self, "record arrivals in the index", UNSYNCED, |db| record::record(
+        writing!(self, "record arrivals in the index", Durability::Unsynced, |db| record::record(
             &mut db, arrivals
         ))
     }
@@ -245,7 +491,21 @@ impl Index {
     /// Notes that the object store has confirmed these. When it returns, everything that was written before is on the disk
     /// too, whether or not there was anything to note: their spool files may go.
     pub async fn mark_stored(&self, objects: &[ObjectId]) -> Result<(), IndexError> {
-        writing!(self, "mark objects as stored", |db| instance::mark_stored(&mut db, objects))
+        // While the database is behind, the mark stays: a node that ends now must find it out again.
+        let mark = self.mark.as_ref().filter(|mark| !mark.is_behind());
+        let came_to: Option<i64> = writing!(self, "mark objects as stored", |db| async {
+            instance::mark_stored(&mut db, objects).await?;
+            match mark {
+                Some(mark) => mark.advance(&mut db).await,
+                None => Ok(None),
+            }
+        })?;
+        match (mark, came_to) {
+            (Some(mark), Some(came_to)) => mark.came_to(came_to),
+            (Some(_), None) => return Err(IndexError::WentBack),
+            (None, _) => {}
+        }
+        Ok(())
     }
 
     /// What the object store has not confirmed, oldest first.
@@ -274,14 +534,42 @@ impl Index {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Claim>, IndexError> {
-        writing!(self, "claim deliveries", UNSYNCED, |db| outbox::claim(
-            &mut db, partner, owner, limit, lease, now
-        ))
+        let unsure = self.take_unsure(owner);
+        let mut held = Vec::new();
+        let claimed = writing!(self, "claim deliveries", Durability::Unsynced, |db| async {
+            if self.mark.as_ref().is_some_and(|mark| mark.is_behind()) {
+                return Ok(Vec::new());
+            }
+            for batch in &unsure {
+                outbox::give_back_unsure(&mut db, batch).await?;
+            }
+            let claims = outbox::claim(&mut db, partner, owner, limit, lease, now).await?;
+            held = claims.iter().map(|claim| claim.delivery).collect();
+            Ok(claims)
+        });
+        if claimed.is_err() {
+            // Whether the commit happened or not: whoever gives back what it does not hold changes nothing.
+            let lease_ends = outbox::lease_end(now, lease);
+            let owner = owner.to_owned();
+            let mine = Unsure { deliveries: held, owner, lease_ends };
+            self.unsure()
+                .extend(unsure.into_iter().chain([mine]).filter(|b| !b.deliveries.is_empty()));
+        }
+        claimed
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, Vec<Unsure>> {
+        // Every change is one call on the list, so a panic elsewhere leaves it whole.
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_unsure(&self, owner: &str) -> Vec<Unsure> {
+        self.unsure().extract_if(.., |batch| batch.owner == owner).collect()
     }
 
     /// Gives back what was claimed and not begun. Says how many that were.
     pub async fn release(&self, deliveries: &[DeliveryId]) -> Result<u64, IndexError> {
-        writing!(self, "release deliveries", UNSYNCED, |db| outbox::step_all(
+        writing!(self, "release deliveries", Durability::Unsynced, |db| outbox::step_all(
             &mut db,
             deliveries,
             &Event::Release
@@ -295,16 +583,19 @@ impl Index {
         owner: &str,
         until: Timestamp,
     ) -> Result<u64, IndexError> {
-        writing!(self, "renew leases", UNSYNCED, |db| outbox::renew(
+        writing!(self, "renew leases", Durability::Unsynced, |db| outbox::renew(
             &mut db, deliveries, owner, until
         ))
     }
 
     /// Has what was deferred because the partner could not be had tried now: it answers again. Says how many that were.
     pub async fn bring_forward(&self, partner: &str, now: Timestamp) -> Result<u64, IndexError> {
-        writing!(self, "bring deliveries forward", UNSYNCED, |db| outbox::bring_forward(
-            &mut db, partner, now
-        ))
+        writing!(
+            self,
+            "bring deliveries forward",
+            Durability::Unsynced,
+            |db| outbox::bring_forward(&mut db, partner, now)
+        )
     }
 
     /// Writes what came of deliveries, in one transaction. A delivery that does not exist is left out of the answer.
@@ -313,7 +604,48 @@ impl Index {
         outcomes: &[(DeliveryId, Event)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, IndexError> {
-        writing!(self, "settle deliveries", UNSYNCED, |db| outbox::settle(&mut db, outcomes, now))
+        let outcomes: Vec<_> = outcomes.iter().map(|(id, event)| (*id, None, event)).collect();
+        writing!(self, "settle deliveries", Durability::Unsynced, |db| outbox::settle(
+            &mut db, &outcomes, now
+        ))
+    }
+
+    /// The same for those who cannot say that the database is still the one that they claimed from: one in which a delivery
+    /// is that of another object is left out of the answer.
+    pub async fn settle_objects(
+        &self,
+        outcomes: &[(DeliveryId, ObjectId, Event)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, IndexError> {
+        let outcomes: Vec<_> =
+            outcomes.iter().map(|(id, object, event)| (*id, Some(*object), event)).collect();
+        writing!(self, "settle deliveries", Durability::Unsynced, |db| outbox::settle(
+            &mut db, &outcomes, now
+        ))
+    }
+
+    /// Notes what partners are known to have, whatever the index says of it: it was lost, or is an older copy. Says for how
+    /// many deliveries it did not know.
+    pub async fn restore_delivered(
+        &self,
+        proofs: &[Proof],
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        writing!(self, "restore deliveries", |db| outbox::restore(&mut db, proofs, now))
+    }
+
+    /// [`Index::record`] and [`Index::restore_delivered`] in one: nobody claims in between what was delivered before.
+    pub async fn record_again(
+        &self,
+        arrivals: &[Arrival],
+        proofs: &[Proof],
+        now: Timestamp,
+    ) -> Result<Vec<Recorded>, IndexError> {
+        writing!(self, "record arrivals in the index", Durability::Unsynced, |db| async {
+            let recorded = record::record(&mut db, arrivals).await?;
+            outbox::restore(&mut db, proofs, now).await?;
+            Ok(recorded)
+        })
     }
 
     /// The most urgent of what could be claimed now.
@@ -435,12 +767,9 @@ impl Index {
         transfers: &[TransferId],
         now: Timestamp,
     ) -> Result<(), IndexError> {
-        writing!(
-            self,
-            "note the end of an association",
-            UNSYNCED,
-            |db| transfer::note_received_all(&mut db, transfers, now)
-        )
+        writing!(self, "note the end of an association", Durability::Unsynced, |db| {
+            transfer::note_received_all(&mut db, transfers, now)
+        })
     }
 
     /// The studies that a filter lets through, the one that received something last first.
@@ -480,27 +809,6 @@ fn private_file(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
-async fn migrate(writer: &SqlitePool, path: &Path) -> Result<(), IndexError> {
-    let migrations = migrations();
-    let known = migrations.iter().map(|step| step.version).max().unwrap_or(0);
-    let applied = async {
-        let mut db = writer.acquire().await?;
-        db.ensure_migrations_table("_sqlx_migrations").await?;
-        db.list_applied_migrations("_sqlx_migrations").await
-    }
-    .await
-    .map_err(|source| IndexError::Migrate { path: path.to_owned(), source })?;
-    match applied.iter().map(|step| step.version).max() {
-        Some(found) if found > known => {
-            Err(IndexError::Newer { path: path.to_owned(), found, known })
-        }
-        _ => migrations
-            .run(writer)
-            .await
-            .map_err(|source| IndexError::Migrate { path: path.to_owned(), source }),
-    }
-}
-
 /// How urgent, as rows hold it: the smaller, the sooner.
 fn rank(priority: Priority) -> i64 {
     match priority {
@@ -510,7 +818,7 @@ fn rank(priority: Priority) -> i64 {
     }
 }
 
-fn priority(row: &SqliteRow, column: &'static str) -> sqlx::Result<Priority> {
+fn priority(row: &Row, column: &'static str) -> sqlx::Result<Priority> {
     let rank: i64 = row.try_get(column)?;
     Priority::ALL
         .iter()
@@ -520,23 +828,23 @@ fn priority(row: &SqliteRow, column: &'static str) -> sqlx::Result<Priority> {
 }
 
 /// A column that holds a checked type's text.
-fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> sqlx::Result<T> {
-    row.try_get::<&str, _>(column)?.parse().map_err(|_| unreadable(column))
+fn parsed<T: FromStr>(row: &Row, column: &'static str) -> sqlx::Result<T> {
+    row.try_get::<&str>(column)?.parse().map_err(|_| unreadable(column))
 }
 
-fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> sqlx::Result<T> {
-    row.try_get::<i64, _>(column)?.try_into().map_err(|_| unreadable(column))
+fn unsigned<T: TryFrom<i64>>(row: &Row, column: &'static str) -> sqlx::Result<T> {
+    row.try_get::<i64>(column)?.try_into().map_err(|_| unreadable(column))
 }
 
-fn flag(row: &SqliteRow, column: &'static str) -> sqlx::Result<bool> {
-    Ok(row.try_get::<i64, _>(column)? != 0)
+fn flag(row: &Row, column: &'static str) -> sqlx::Result<bool> {
+    Ok(row.try_get::<i64>(column)? != 0)
 }
 
-fn digest(row: &SqliteRow, column: &'static str) -> sqlx::Result<Digest> {
-    row.try_get::<&[u8], _>(column)?.try_into().map(Digest).map_err(|_| unreadable(column))
+fn digest(row: &Row, column: &'static str) -> sqlx::Result<Digest> {
+    row.try_get::<&[u8]>(column)?.try_into().map(Digest).map_err(|_| unreadable(column))
 }
 
-fn moment(row: &SqliteRow, column: &'static str) -> sqlx::Result<Timestamp> {
+fn moment(row: &Row, column: &'static str) -> sqlx::Result<Timestamp> {
     timestamp(row.try_get(column)?)
 }
 
@@ -555,21 +863,49 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
-    use super::samples::{accepted, at, claim, ct, index};
+    use super::samples::{On, accepted, at, claim, ct, index, on_both};
     use super::*;
 
-    #[tokio::test]
-    async fn what_was_recorded_outlives_the_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.sqlite");
-        let first = Index::open(&path).await.unwrap();
+    on_both![
+        what_was_recorded_outlives_the_process,
+        an_index_of_a_newer_version_is_left_alone,
+        an_error_does_not_quote_what_a_row_holds,
+        an_older_copy_is_noticed_and_nothing_is_claimed_until_it_is_whole,
+    ];
+
+    /// The same index again, as after a restart.
+    async fn reopened(index: &Index, dir: &tempfile::TempDir) -> Result<Index, IndexError> {
+        index.close().await;
+        match &index.database {
+            Database::Sqlite { .. } => Index::open(&dir.path().join("index.sqlite")).await,
+            Database::Postgres(server) => {
+                let again = Index::postgres(server.settings.clone());
+                again.prepare().await.map(|()| again)
+            }
+        }
+    }
+
+    /// Runs a statement behind the index's back.
+    async fn run(index: &Index, statement: &'static str) {
+        match &index.database {
+            Database::Sqlite { writer, .. } => {
+                sqlx::raw_sql(statement).execute(writer).await.map(drop)
+            }
+            Database::Postgres(server) => {
+                sqlx::raw_sql(statement).execute(&server.writers).await.map(drop)
+            }
+        }
+        .unwrap();
+    }
+
+    async fn what_was_recorded_outlives_the_process(on: On) {
+        let (first, dir) = index(on).await;
         let arrival = ct(1, 1).to("york", Priority::Emergency);
         first.record(&[arrival.clone(), ct(1, 2).to("york", Priority::Emergency)]).await.unwrap();
         let held = claim(&first, "york", 1, 0).await;
         first.settle(&[(held[0], accepted(1))], at(1)).await.unwrap();
-        first.close().await;
 
-        let second = Index::open(&path).await.unwrap();
+        let second = reopened(&first, &dir).await.unwrap();
 
         let counts = second.transfers(&TransferFilter::default()).await.unwrap()[0].counts;
         assert_eq!((counts.total, counts.delivered, counts.queued), (2, 1, 1));
@@ -577,18 +913,47 @@ mod tests {
         assert_eq!(second.totals().await.unwrap().bytes, 2 * 524_288);
     }
 
-    #[tokio::test]
-    async fn an_index_of_a_newer_version_is_left_alone() {
-        let (newer, dir) = index().await;
-        sqlx::query("INSERT INTO _sqlx_migrations VALUES (99, 'later', '', 1, x'00', 0)")
-            .execute(&newer.writer)
-            .await
-            .unwrap();
-        newer.close().await;
+    async fn an_index_of_a_newer_version_is_left_alone(on: On) {
+        let (newer, dir) = index(on).await;
+        newer.prepare().await.unwrap();
+        run(
+            &newer,
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (99, 'later', true, '', 0)",
+        )
+        .await;
 
-        let refused = Index::open(&dir.path().join("index.sqlite")).await.unwrap_err();
+        let refused = reopened(&newer, &dir).await.unwrap_err();
 
         assert!(matches!(refused, IndexError::Newer { found: 99, .. }), "{refused}");
+    }
+
+    async fn an_older_copy_is_noticed_and_nothing_is_claimed_until_it_is_whole(on: On) {
+        let (index, dir) = index(on).await;
+        let remembering = |index: Index| index.remembering("node", dir.path().join("mark"));
+        let index = remembering(index);
+        index.record(&[ct(1, 1).to("york", Priority::Routine)]).await.unwrap();
+        for _ in 0..3 {
+            index.mark_stored(&[]).await.unwrap();
+        }
+        assert!(!index.has_gone_back().await.unwrap());
+        run(&index, "UPDATE node SET mark = 1").await;
+
+        // While it runs it finds out before spool files go, ...
+        let refused = index.mark_stored(&[]).await.unwrap_err();
+        assert!(matches!(refused, IndexError::WentBack), "{refused}");
+        assert!(claim(&index, "york", 1, 0).await.is_empty());
+        index.gone_back().await;
+        // ... and again after a restart, however often objects are stored before it is whole.
+        index.mark_stored(&[]).await.unwrap();
+        let index = remembering(reopened(&index, &dir).await.unwrap());
+        assert!(claim(&index, "york", 1, 0).await.is_empty());
+        assert!(index.has_gone_back().await.unwrap());
+
+        index.is_whole_again().await.unwrap();
+        assert!(!index.has_gone_back().await.unwrap());
+        assert_eq!(claim(&index, "york", 1, 0).await.len(), 1);
+        index.mark_stored(&[]).await.unwrap();
     }
 
     #[tokio::test]
@@ -605,10 +970,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_drain_relies_on_is_on_disk_whatever_was_written_before() {
-        let (index, dir) = index().await;
+        let (index, dir) = index(On::Sqlite).await;
+        let Database::Sqlite { writer, .. } = &index.database else { unreachable!() };
         let level = async || -> i64 {
             let pragma = sqlx::query_scalar("PRAGMA synchronous").persistent(false);
-            pragma.fetch_one(&index.writer).await.unwrap()
+            pragma.fetch_one(writer).await.unwrap()
         };
         // A commit syncs the log only if it wrote to it.
         let log = || std::fs::read(dir.path().join("index.sqlite-wal")).unwrap();
@@ -626,7 +992,7 @@ mod tests {
 
     #[tokio::test]
     async fn others_on_the_machine_cannot_read_it() {
-        let (index, dir) = index().await;
+        let (index, dir) = index(On::Sqlite).await;
         index.record(&[ct(1, 1)]).await.unwrap();
 
         for name in ["index.sqlite", "index.sqlite-wal"] {
@@ -635,11 +1001,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_error_does_not_quote_what_a_row_holds() {
-        let (index, _dir) = index().await;
+    async fn an_error_does_not_quote_what_a_row_holds(on: On) {
+        let (index, _dir) = index(on).await;
         index.record(&[ct(1, 1)]).await.unwrap();
-        sqlx::query("UPDATE study SET uid = 'SMITH^ANNA'").execute(&index.writer).await.unwrap();
+        run(&index, "UPDATE study SET uid = 'SMITH^ANNA'").await;
 
         let failed = index.studies(&StudyFilter::default()).await.unwrap_err();
 
@@ -656,7 +1021,14 @@ mod tests {
     #[tokio::test]
     #[ignore = "a measurement of half a minute"]
     async fn how_fast_it_is() {
-        let (index, _dir) = index().await;
+        for on in [On::Sqlite, On::Postgres] {
+            println!("{on:?}");
+            measure(on).await;
+        }
+    }
+
+    async fn measure(on: On) {
+        let (index, _dir) = index(on).await;
         let begun = Instant::now();
         for study in 0..200 {
             let batches: Vec<_> =

@@ -49,6 +49,7 @@ pub struct Setup {
     intake: String,
     association: String,
     delivery: String,
+    database: String,
     parties: String,
     routes: usize,
 }
@@ -67,6 +68,7 @@ impl Setup {
             delivery:
                 "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\n"
                     .to_owned(),
+            database: String::new(),
             parties: String::new(),
             routes: 0,
         }
@@ -118,6 +120,17 @@ impl Setup {
     /// With these lines in `[delivery]`, instead of quick retries.
     pub fn delivery(mut self, lines: &str) -> Self {
         self.delivery = format!("{lines}\n");
+        self
+    }
+
+    /// With its rows on a PostgreSQL server.
+    pub fn database(self, url: &str) -> Self {
+        self.database_with(&format!("url = \"{url}\""))
+    }
+
+    /// With these lines in `[database]`.
+    pub fn database_with(mut self, lines: &str) -> Self {
+        self.database = format!("[database]\n{lines}\n");
         self
     }
 
@@ -225,7 +238,7 @@ impl Setup {
              [log]\nformat = \"json\"\nlevel = \"{}\"\n",
             self.intake, self.association, self.delivery, self.log_level
         );
-        [node, tls.unwrap_or_default(), rest, self.parties.clone()].concat()
+        [node, tls.unwrap_or_default(), rest, self.database.clone(), self.parties.clone()].concat()
     }
 }
 

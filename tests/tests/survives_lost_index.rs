@@ -1,4 +1,5 @@
-//! The index is not the truth: with it gone, `gantry reindex` makes the same rows again from what is kept.
+//! The index is not the truth: with it gone, `gantry reindex` makes the same rows again from what is kept, and what was
+//! delivered is not sent again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
 
@@ -85,9 +86,31 @@ async fn what_nobody_remembers_having_delivered_is_delivered_again() {
     clinic.forget();
 
     lose_the_index(&gateway);
+    std::fs::remove_dir_all(gateway.data_dir().join("delivered")).unwrap();
     assert!(gateway.command(&["reindex"]).await.status.success());
     gateway.start().await;
 
     gateway.delivered("partner", study.len()).await;
     clinic.comes_to_hold(&digests(&study)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_finds_its_index_gone_makes_it_again_and_sends_nothing_twice() {
+    let clinic = Dcmtk::storescp("CLINIC").start().await;
+    let mut gateway = Gateway::forwarding_to(&clinic).start().await;
+    let studies = [small_objects(3, 20), small_objects(4, 20)];
+    send(&gateway, &studies[0]).await;
+    gateway.delivered("partner", 20).await;
+    let before = self::studies(&gateway).await;
+    gateway.stop().await;
+    clinic.forget();
+
+    lose_the_index(&gateway);
+    gateway.start().await;
+    send(&gateway, &studies[1]).await;
+
+    gateway.delivered("partner", 40).await;
+    let after = self::studies(&gateway).await;
+    assert!(before.iter().all(|(uid, study)| after.get(uid) == Some(study)));
+    assert_eq!(clinic.holds(), digests(&studies[1]));
 }

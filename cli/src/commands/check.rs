@@ -5,10 +5,11 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use gantry_gateway::config::{
-    Config, Finding, ListenerTls, Partner, PartnerTls, Route, Severity, Style, WebTls,
+    self, Config, Finding, ListenerTls, Partner, PartnerTls, Route, Severity, Style, WebTls,
 };
 use gantry_gateway::telemetry::chain;
 use gantry_gateway::tls;
@@ -60,11 +61,35 @@ struct Summary<'a> {
     ae_title: &'a str,
     organisation: &'a str,
     data_dir: &'a Path,
+    database: Database,
     listeners: Vec<ListenerSummary<'a>>,
     web: Option<WebSummary>,
     sources: Vec<SourceSummary<'a>>,
     partners: Vec<PartnerSummary<'a>>,
     routes: Vec<RouteSummary<'a>>,
+}
+
+/// Where the rows are, and what the server that holds them said.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Database {
+    Sqlite,
+    Postgres {
+        address: String,
+        /// What it answered; null if it did not.
+        server: Option<ServerSummary>,
+    },
+}
+
+#[derive(Serialize)]
+struct ServerSummary {
+    version: String,
+    connected_in_ms: u64,
+    answered_in_ms: u64,
+    /// The latest step of the schema that is there; null in an empty database.
+    schema: Option<i64>,
+    /// The latest step that this program knows, and the node's start brings it to.
+    known: i64,
 }
 
 #[derive(Serialize)]
@@ -106,7 +131,7 @@ struct RouteSummary<'a> {
     priority: &'static str,
 }
 
-pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
     let path = super::config_path(global)?;
     let (config, warnings) = match Config::load(&path) {
         Ok(loaded) => loaded,
@@ -126,7 +151,8 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
             return Err(Failure::new(Exit::Usage, &problems));
         }
     };
-    let troubles = surroundings(&config);
+    let mut troubles = surroundings(&config);
+    let database = database(&config, &mut troubles).await;
     let stops = troubles.iter().filter(|trouble| trouble.severity == Severity::Problem).count();
     let exit = if stops == 0 { Exit::Done } else { Exit::Usage };
     if output.is_json() {
@@ -135,11 +161,12 @@ pub(crate) fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit
             file: &path,
             findings: warnings.iter().collect(),
             surroundings: &troubles,
-            node: Some(Summary::of(&config)),
+            node: Some(Summary { database, ..Summary::of(&config) }),
         })?;
         return Ok(exit);
     }
-    heard(tell(&config, &path, &warnings, &troubles, output))?;
+    let summary = Summary { database, ..Summary::of(&config) };
+    heard(tell(&config, &path, &warnings, &troubles, &summary, output))?;
     if stops > 0 {
         let problems = words::count(stops as u64, "problem", "problems");
         return Err(Failure::new(exit, format_args!("the node would not start: {problems}")));
@@ -158,6 +185,7 @@ fn tell(
     path: &Path,
     warnings: &[Finding],
     troubles: &[Trouble],
+    summary: &Summary<'_>,
     output: Output,
 ) -> Result<(), Failure> {
     for warning in warnings {
@@ -171,7 +199,7 @@ fn tell(
         output.line(format_args!("  {} {}", output.paint(paint, sign), trouble.message))?;
         output.line(format_args!("  help: {}\n", trouble.help))?;
     }
-    show(config, &Summary::of(config), output)?;
+    show(config, summary, output)?;
     output.line("")?;
     if troubles.iter().any(|trouble| trouble.severity == Severity::Problem) {
         return Ok(());
@@ -238,6 +266,49 @@ fn surroundings(config: &Config) -> Vec<Trouble> {
     troubles
 }
 
+/// Asks the database what it is. A server that is away is a warning: the node would start, and receive.
+async fn database(config: &Config, troubles: &mut Vec<Trouble>) -> Database {
+    let settings = match &config.database {
+        config::Database::Sqlite => return Database::Sqlite,
+        config::Database::Postgres(settings) => settings,
+    };
+    let address = settings.to_string();
+    let server = match settings.probe().await {
+        Ok(probe) => {
+            if let Some(found) = probe.schema.filter(|found| *found > probe.known) {
+                troubles.push(Trouble {
+                    severity: Severity::Problem,
+                    message: format!(
+                        "the database {address} was written by a newer version of gantry: its schema is {found}, this version knows {}",
+                        probe.known
+                    ),
+                    help: "use that version, or a database of its own".to_owned(),
+                });
+            }
+            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            Some(ServerSummary {
+                version: probe.version,
+                connected_in_ms: ms(probe.connected),
+                answered_in_ms: ms(probe.answered),
+                schema: probe.schema,
+                known: probe.known,
+            })
+        }
+        Err(error) => {
+            let (severity, help) = if error.is_outage() {
+                let help = "the node starts without it and keeps what it receives in the spool; nothing is sent or shown until it is there";
+                (Severity::Warning, help)
+            } else {
+                (Severity::Problem, "see [database]: url, password-file and tls")
+            };
+            let (message, help) = (chain(&error).to_string(), help.to_owned());
+            troubles.push(Trouble { severity, message, help });
+            None
+        }
+    };
+    Database::Postgres { address, server }
+}
+
 /// Tries with a file that has no name, so that a node which runs sees nothing of it. Of a folder that is still to be made
 /// the nearest one above is tried.
 fn writable(folder: &Path) -> io::Result<()> {
@@ -255,6 +326,7 @@ impl<'a> Summary<'a> {
             ae_title: config.node.ae_title.as_str(),
             organisation: &config.node.organisation,
             data_dir: &config.node.data_dir,
+            database: Database::Sqlite,
             listeners: config
                 .listeners
                 .iter()
@@ -324,7 +396,31 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
         output.paint(Paint::Bold, node.ae_title),
         node.organisation
     ))?;
-    output.line(format_args!("  keeps everything in {}", node.data_dir.display()))?;
+    match &node.database {
+        Database::Sqlite => {
+            output.line(format_args!("  keeps everything in {}", node.data_dir.display()))?;
+        }
+        Database::Postgres { address, server } => {
+            output.line(format_args!("  keeps images in {}", node.data_dir.display()))?;
+            let said = match server {
+                None => "not there now".to_owned(),
+                Some(server) => {
+                    let schema = match server.schema {
+                        None => "empty".to_owned(),
+                        Some(schema) if schema < server.known => {
+                            format!("schema {schema}, to be brought to {}", server.known)
+                        }
+                        Some(schema) => format!("schema {schema}"),
+                    };
+                    format!(
+                        "PostgreSQL {}, connected in {} ms, answers in {} ms, {schema}",
+                        server.version, server.connected_in_ms, server.answered_in_ms
+                    )
+                }
+            };
+            output.line(format_args!("  keeps rows in {address} ({said})"))?;
+        }
+    }
     for listener in &node.listeners {
         let who = match (listener.tls, listener.allow.as_slice()) {
             ("mutual", []) => "over mutual TLS, from anywhere".to_owned(),

@@ -13,15 +13,16 @@ use crate::words;
 
 /// Make the index again from what is stored
 ///
-/// Every image says what it is and how it came, so a lost or damaged index can be made again; what is in it already stays.
-/// What people did (cancelled, paused) does not come back. The node must not run.
+/// Every image says what it is and how it came, and what partners accepted is written down beside the index, so a lost or
+/// damaged one can be made again and nothing is sent twice; what is in it already stays. What people did (cancelled, paused)
+/// does not come back. The node must not run; one that finds its index gone or old does this by itself.
 #[derive(Args, Debug)]
 #[command(before_help = "\
 Examples:
   gantry reindex                              after a restore of the data directory
   gantry reindex --no-deliveries              order nothing for partners")]
 pub(crate) struct Arguments {
-    /// Do not send anything again: the index is what remembers what was delivered
+    /// Order nothing for partners, not even what they have not got yet
     #[arg(long)]
     no_deliveries: bool,
 }
@@ -56,10 +57,11 @@ pub(crate) async fn run(
         output.json(&done)?;
     } else {
         output.line(format_args!(
-            "{} looked at: {} recorded, {} ordered, {} cannot be read",
+            "{} looked at: {} recorded, {} ordered, {} known to be delivered, {} cannot be read",
             words::count(done.found, "image", "images"),
             done.recorded,
             words::count(done.ordered, "delivery", "deliveries"),
+            done.delivered,
             done.unreadable.len()
         ))?;
     }

@@ -5,6 +5,7 @@
 //! compared with others is taken from the written names, so that a partner with a bad address is still a known name.
 
 mod certificates;
+mod database;
 mod node;
 mod parties;
 mod routes;

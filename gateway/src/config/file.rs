@@ -121,6 +121,12 @@ pub(super) struct ObjectStoreSection {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct DatabaseSection {
     pub(super) url: Text,
+    pub(super) tls: Text,
+    pub(super) authority: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+    pub(super) password_file: Text,
+    pub(super) connections: Number,
 }
 
 /// `[delivery]`

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gantry_store::delivered::{Delivered, Proof};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{Facts, ObjectId, Priority};
 use gantry_store::index::{Arrival, Index, IndexError, Recorded, RecordedAs, TransferId};
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Route;
+use crate::reindex;
 use crate::route;
 
 /// How many arrivals may wait. Beyond it the folder is the queue.
@@ -142,6 +144,8 @@ pub struct Drain {
     pub index: Index,
     /// Where objects go.
     pub objects: Arc<dyn ObjectStore>,
+    /// What partners have already, whatever the index says.
+    pub delivered: Arc<Delivered>,
     /// Whether what is in the spool is on the disk already.
     pub durability: Durability,
     /// What decides on deliveries.
@@ -172,6 +176,10 @@ struct Memory {
     store_after: Option<Instant>,
     /// Transfers of studies that are being received, for the timeline.
     receiving: HashMap<StudyInstanceUid, HashSet<TransferId>>,
+    /// Transfers of which nothing is being received any more, and the timeline does not say so yet.
+    received: HashSet<TransferId>,
+    /// Whether what a crash cut off is among these, or was.
+    knows_what_was_cut_off: bool,
 }
 
 impl Memory {
@@ -191,9 +199,12 @@ impl Drain {
     pub async fn run(self, mut arrivals: mpsc::Receiver<Arrived>, stop: CancellationToken) {
         let mut memory = Memory::default();
         self.catch_up(&mut memory).await;
-        self.end_what_a_crash_cut_off().await;
         let mut next_look = Instant::now() + LOOK;
         loop {
+            // An index that was down is asked again soon: what waits for it may be an emergency.
+            if self.handoff.behind.load(Ordering::Acquire) {
+                next_look = next_look.min(Instant::now() + PAUSE);
+            }
             let store_due = memory.store_due().unwrap_or(next_look).min(next_look);
             let first = tokio::select! {
                 biased;
@@ -244,13 +255,18 @@ impl Drain {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.record(batch, memory).await;
+        self.record(batch, &[], memory).await;
         self.end(ended, memory).await;
     }
 
     /// Finds what is in the spool without having come through the queue: after a crash, an overflow, or an index that was
     /// down.
     async fn catch_up(&self, memory: &mut Memory) {
+        // Before the folder is listed, which may be long: is there anybody to tell?
+        if let Err(error) = self.find_what_a_crash_cut_off(memory).await {
+            self.failed(&error, "index cannot be read; instances wait in the spool");
+            return;
+        }
         let spool = self.spool.clone();
         let entries = match tokio::task::spawn_blocking(move || spool.entries()).await {
             Ok(Ok(entries)) => entries,
@@ -281,14 +297,17 @@ impl Drain {
                     .collect::<Vec<_>>()
             });
             let Ok(batch) = read.await else { return };
-            self.record(batch, memory).await;
+            // They may have been delivered before the index forgot them.
+            let proofs = reindex::proofs_of(&self.delivered, &batch).await;
+            self.record(batch, &proofs, memory).await;
         }
         if !memory.to_store.is_empty() {
             memory.waits_since.get_or_insert_with(Instant::now);
         }
+        self.note_received(memory).await;
     }
 
-    async fn record(&self, batch: Vec<Facts>, memory: &mut Memory) {
+    async fn record(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
         if batch.is_empty() {
             return;
         }
@@ -296,7 +315,11 @@ impl Drain {
             .into_iter()
             .map(|facts| Arrival { routed: route::destinations(&self.routes, &facts), facts })
             .collect();
-        let recorded = match self.index.record(&arrivals).await {
+        let recorded = match proofs {
+            [] => self.index.record(&arrivals).await,
+            proofs => self.index.record_again(&arrivals, proofs, Timestamp::now()).await,
+        };
+        let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(error) => {
                 self.failed(&error, "index takes no rows; instances wait in the spool");
@@ -329,6 +352,9 @@ impl Drain {
         }
         if self.handoff.open.contains(&facts.study) {
             memory.receiving.entry(facts.study.clone()).or_default().extend(&recorded.transfers);
+        } else if !recorded.ordered.is_empty() {
+            // Its association ended while the index was down.
+            memory.received.extend(&recorded.transfers);
         }
         for (partner, priority) in &recorded.ordered {
             self.wake.work_for(partner, *priority);
@@ -340,23 +366,33 @@ impl Drain {
             if !self.handoff.open.leave(&study) {
                 continue;
             }
-            let transfers: Vec<_> = memory.receiving.remove(&study).into_iter().flatten().collect();
-            if let Err(error) = self.index.note_received_all(&transfers, Timestamp::now()).await {
-                self.failed(&error, "timeline cannot be written");
-            }
-            self.wake.changed();
+            memory.received.extend(memory.receiving.remove(&study).into_iter().flatten());
         }
+        self.note_received(memory).await;
     }
 
-    /// No association survives its process, so nothing is being received at the start.
-    async fn end_what_a_crash_cut_off(&self) {
-        let ended = async {
-            let transfers = self.index.still_receiving().await?;
-            self.index.note_received_all(&transfers, Timestamp::now()).await
-        };
-        if let Err(error) = ended.await {
-            self.failed(&error, "timeline cannot be written");
+    /// Tells the timeline what has been received; what cannot be told now is told later.
+    async fn note_received(&self, memory: &mut Memory) {
+        if memory.received.is_empty() {
+            return;
         }
+        let transfers: Vec<_> = memory.received.iter().copied().collect();
+        match self.index.note_received_all(&transfers, Timestamp::now()).await {
+            Ok(()) => memory.received.clear(),
+            Err(error) => self.failed(&error, "timeline cannot be written"),
+        }
+        self.wake.changed();
+    }
+
+    /// No association survives its process, so what was being received before the start is not any more.
+    async fn find_what_a_crash_cut_off(&self, memory: &mut Memory) -> Result<(), IndexError> {
+        let unfinished = self.index.still_receiving().await?;
+        if !memory.knows_what_was_cut_off {
+            let receiving: HashSet<_> = memory.receiving.values().flatten().copied().collect();
+            memory.received.extend(unfinished.into_iter().filter(|id| !receiving.contains(id)));
+            memory.knows_what_was_cut_off = true;
+        }
+        Ok(())
     }
 
     async fn store_if_due(&self, memory: &mut Memory, now: bool) {

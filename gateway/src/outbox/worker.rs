@@ -276,7 +276,13 @@ impl Worker {
     }
 
     async fn report(&self, claim: &Claim, event: Event) {
-        if self.shared.outcomes.send((claim.delivery, event)).await.is_err() {
+        let outcome = Outcome {
+            delivery: claim.delivery,
+            object: claim.object,
+            partner: self.team.partner().name.clone(),
+            event,
+        };
+        if self.shared.outcomes.send(outcome).await.is_err() {
             tracing::error!(delivery = %claim.delivery, "recorder has stopped; the delivery is made again after a restart");
         }
     }

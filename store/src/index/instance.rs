@@ -5,15 +5,14 @@ use std::collections::{HashMap, HashSet};
 use dicom_dictionary_std::tags;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::dicom::{
     SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
 };
 use crate::facts::{Digest, Facts, ObjectId};
 
-use super::{digest, flag, list, moment, parsed, unsigned};
+use super::db::{self, Db, Row};
+use super::{digest, flag, moment, parsed, unsigned};
 
 /// One version of an instance.
 #[derive(Clone, Debug, Serialize)]
@@ -72,20 +71,20 @@ pub(super) struct Version {
 
 /// The versions, oldest first, of all SOP instances of a batch.
 pub(super) async fn versions<'a>(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     instances: impl Iterator<Item = &'a SopInstanceUid>,
 ) -> sqlx::Result<HashMap<SopInstanceUid, Vec<Version>>> {
     let uids: Vec<&str> = instances.map(SopInstanceUid::as_str).collect();
     let mut versions: HashMap<_, Vec<_>> = HashMap::new();
-    for uids in uids.chunks(list::MOST) {
-        let mut query = QueryBuilder::<Sqlite>::new(
+    for uids in uids.chunks(db::MOST) {
+        let mut query = db.query(
             "SELECT i.id, i.object, i.sop_instance, i.version, i.digest, i.sender, i.from_partner, i.quarantined, \
              s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
-             JOIN study t ON t.id = s.study WHERE i.sop_instance IN ",
+             JOIN study t ON t.id = s.study WHERE i.sop_instance ",
         );
-        list::push(&mut query, uids.iter().copied());
+        query.push_in(uids.iter().copied());
         query.push(" ORDER BY i.version");
-        for row in query.build().fetch_all(&mut *db).await? {
+        for row in query.fetch_all(&mut *db).await? {
             versions.entry(parsed(&row, "sop_instance")?).or_default().push(Version {
                 id: row.try_get("id")?,
                 object: parsed(&row, "object")?,
@@ -104,14 +103,14 @@ pub(super) async fn versions<'a>(
 
 /// Adds a version and says which row it is.
 pub(super) async fn add(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     series: i64,
     facts: &Facts,
     version: u32,
     quarantined: bool,
 ) -> sqlx::Result<i64> {
     let attributes = &facts.attributes;
-    sqlx::query_scalar(
+    db.query(
         "INSERT INTO instance (object, series, sop_instance, version, sop_class, transfer_syntax, length, digest, \
          number, rows, columns, frames, sender, from_partner, received_at, quarantined) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id",
@@ -132,30 +131,30 @@ pub(super) async fn add(
     .bind(i64::from(facts.origin.from_partner))
     .bind(facts.received_at.as_millisecond())
     .bind(i64::from(quarantined))
-    .fetch_one(db)
+    .scalar(db)
     .await
 }
 
 /// Notes that the object store has confirmed these.
-pub(super) async fn mark_stored(
-    db: &mut SqliteConnection,
-    objects: &[ObjectId],
-) -> sqlx::Result<()> {
-    for objects in objects.chunks(list::MOST) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "UPDATE instance SET stored = 1 WHERE stored = 0 AND object IN ",
-        );
-        list::push(&mut query, objects.iter().map(ToString::to_string));
-        query.build().execute(&mut *db).await?;
+pub(super) async fn mark_stored(db: &mut Db, objects: &[ObjectId]) -> sqlx::Result<()> {
+    for objects in objects.chunks(db::MOST) {
+        let mut query = db.query("UPDATE instance SET stored = 1 WHERE stored = 0 AND object ");
+        query.push_in(objects.iter().map(ToString::to_string));
+        query.execute(&mut *db).await?;
     }
-    // A commit that changes nothing would sync nothing.
-    sqlx::query("UPDATE synced SET times = times + 1").execute(db).await?;
+    // A commit that writes nothing would sync nothing.
+    let query = db.query_either(
+        "UPDATE synced SET times = times + 1",
+        "SELECT pg_logical_emit_message(true, 'gantry', 'synced')",
+    );
+    query.execute(db).await?;
     Ok(())
 }
 
 /// What the object store has not confirmed, oldest first.
-pub(super) async fn unstored(db: &mut SqliteConnection, limit: u32) -> sqlx::Result<Vec<ObjectId>> {
-    let rows = sqlx::query("SELECT object FROM instance WHERE stored = 0 ORDER BY id LIMIT $1")
+pub(super) async fn unstored(db: &mut Db, limit: u32) -> sqlx::Result<Vec<ObjectId>> {
+    let rows = db
+        .query("SELECT object FROM instance WHERE stored = 0 ORDER BY id LIMIT $1")
         .bind(i64::from(limit))
         .fetch_all(db)
         .await?;
@@ -163,15 +162,12 @@ pub(super) async fn unstored(db: &mut SqliteConnection, limit: u32) -> sqlx::Res
 }
 
 /// Which of these have a row.
-pub(super) async fn known(
-    db: &mut SqliteConnection,
-    objects: &[ObjectId],
-) -> sqlx::Result<HashSet<ObjectId>> {
+pub(super) async fn known(db: &mut Db, objects: &[ObjectId]) -> sqlx::Result<HashSet<ObjectId>> {
     let mut known = HashSet::new();
-    for objects in objects.chunks(list::MOST) {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT object FROM instance WHERE object IN ");
-        list::push(&mut query, objects.iter().map(ToString::to_string));
-        for row in query.build().fetch_all(&mut *db).await? {
+    for objects in objects.chunks(db::MOST) {
+        let mut query = db.query("SELECT object FROM instance WHERE object ");
+        query.push_in(objects.iter().map(ToString::to_string));
+        for row in query.fetch_all(&mut *db).await? {
             known.insert(parsed(&row, "object")?);
         }
     }
@@ -182,40 +178,34 @@ const ROWS: &str = "SELECT i.*, s.uid AS series_uid, t.uid AS study_uid FROM ins
                     JOIN series s ON s.id = i.series JOIN study t ON t.id = s.study WHERE ";
 
 /// Every version of a SOP instance, oldest first.
-pub(super) async fn of_uid(
-    db: &mut SqliteConnection,
-    uid: &SopInstanceUid,
-) -> sqlx::Result<Vec<InstanceRow>> {
-    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
+pub(super) async fn of_uid(db: &mut Db, uid: &SopInstanceUid) -> sqlx::Result<Vec<InstanceRow>> {
+    let mut query = db.query(ROWS);
     query.push("i.sop_instance = ").push_bind(uid.as_str()).push(" ORDER BY i.version");
-    query.build().fetch_all(db).await?.iter().map(read).collect()
+    query.fetch_all(db).await?.iter().map(read).collect()
 }
 
 /// What is in quarantine, newest first.
-pub(super) async fn quarantined(
-    db: &mut SqliteConnection,
-    limit: u32,
-) -> sqlx::Result<Vec<InstanceRow>> {
-    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
+pub(super) async fn quarantined(db: &mut Db, limit: u32) -> sqlx::Result<Vec<InstanceRow>> {
+    let mut query = db.query(ROWS);
     query.push("i.quarantined = 1 ORDER BY i.id DESC LIMIT ").push_bind(i64::from(limit));
-    query.build().fetch_all(db).await?.iter().map(read).collect()
+    query.fetch_all(db).await?.iter().map(read).collect()
 }
 
 /// Every version of every instance of a study, by series, in the order of Instance Number.
 pub(super) async fn of_study(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     study: i64,
 ) -> sqlx::Result<HashMap<i64, Vec<InstanceRow>>> {
-    let mut query = QueryBuilder::<Sqlite>::new(ROWS);
-    query.push("s.study = ").push_bind(study).push(" ORDER BY i.number, i.id");
+    let mut query = db.query(ROWS);
+    query.push("s.study = ").push_bind(study).push(" ORDER BY i.number NULLS FIRST, i.id");
     let mut instances: HashMap<_, Vec<_>> = HashMap::new();
-    for row in query.build().fetch_all(db).await? {
+    for row in query.fetch_all(db).await? {
         instances.entry(row.try_get("series")?).or_default().push(read(&row)?);
     }
     Ok(instances)
 }
 
-fn read(row: &SqliteRow) -> sqlx::Result<InstanceRow> {
+fn read(row: &Row) -> sqlx::Result<InstanceRow> {
     Ok(InstanceRow {
         object: parsed(row, "object")?,
         study_instance_uid: parsed(row, "study_uid")?,
@@ -229,10 +219,8 @@ fn read(row: &SqliteRow) -> sqlx::Result<InstanceRow> {
         quarantined: flag(row, "quarantined")?,
         stored: flag(row, "stored")?,
         number: row.try_get("number")?,
-        rows: row.try_get::<Option<i64>, _>("rows")?.and_then(|rows| rows.try_into().ok()),
-        columns: row
-            .try_get::<Option<i64>, _>("columns")?
-            .and_then(|columns| columns.try_into().ok()),
+        rows: row.try_get::<Option<i64>>("rows")?.and_then(|rows| rows.try_into().ok()),
+        columns: row.try_get::<Option<i64>>("columns")?.and_then(|columns| columns.try_into().ok()),
         frames: row.try_get("frames")?,
         sender: row.try_get("sender")?,
         from_partner: flag(row, "from_partner")?,
@@ -258,17 +246,18 @@ pub struct Totals {
 }
 
 /// Counts everything.
-pub(super) async fn totals(db: &mut SqliteConnection) -> sqlx::Result<Totals> {
-    let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM study WHERE last_received_at IS NOT NULL) AS studies, \
+pub(super) async fn totals(db: &mut Db) -> sqlx::Result<Totals> {
+    let row = db
+        .query(
+            "SELECT (SELECT COUNT(*) FROM study WHERE last_received_at IS NOT NULL) AS studies, \
          (SELECT COUNT(*) FROM series) AS series, \
          (SELECT COUNT(*) FROM instance) AS instances, \
          (SELECT CAST(COALESCE(SUM(length), 0) AS BIGINT) FROM instance) AS bytes, \
          (SELECT COUNT(*) FROM instance WHERE stored = 0) AS unstored, \
          (SELECT COUNT(*) FROM instance WHERE quarantined = 1) AS quarantined",
-    )
-    .fetch_one(db)
-    .await?;
+        )
+        .fetch_one(db)
+        .await?;
     Ok(Totals {
         studies: unsigned(&row, "studies")?,
         series: unsigned(&row, "series")?,

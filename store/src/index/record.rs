@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use sqlx::SqliteConnection;
-
 use crate::dicom::SopInstanceUid;
 use crate::facts::{Facts, ObjectId, Priority, Purpose};
 
+use super::db::Db;
 use super::instance::{self, Version};
+use super::lock;
 use super::series::{self, SeriesIds};
 use super::study::Studies;
 use super::transfer::{self, Orders, TransferId};
@@ -73,10 +73,8 @@ pub enum RecordedAs {
 }
 
 /// Records a batch.
-pub(super) async fn record(
-    db: &mut SqliteConnection,
-    arrivals: &[Arrival],
-) -> sqlx::Result<Vec<Recorded>> {
+pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Vec<Recorded>> {
+    lock::studies(&mut *db, arrivals.iter().map(|arrival| &arrival.facts.study)).await?;
     let mut versions =
         instance::versions(&mut *db, arrivals.iter().map(|arrival| &arrival.facts.sop_instance))
             .await?;
@@ -197,17 +195,28 @@ fn judge(versions: &HashMap<SopInstanceUid, Vec<Version>>, facts: &Facts) -> Fou
 mod tests {
     use dicom_dictionary_std::tags;
 
-    use super::super::samples::{accepted, at, claim, ct, index};
+    use super::super::samples::{On, accepted, at, claim, ct, index, on_both};
     use super::super::{EventKind, StudyFilter, TransferFilter};
     use super::*;
     use crate::dicom::Phi;
 
+    on_both![
+        a_batch_that_is_recorded_again_changes_nothing,
+        a_batch_that_fails_leaves_nothing_behind,
+        an_instance_sent_again_goes_to_partners_that_had_no_order_for_it,
+        an_emergency_order_raises_what_waits_of_the_same_transfer,
+        two_routes_to_one_partner_are_one_delivery_with_the_more_urgent_priority,
+        other_bytes_under_the_same_uid_are_judged_by_who_sent_them,
+        what_is_in_quarantine_does_not_decide_about_what_comes_from_the_rightful_sender,
+        an_instance_that_moves_to_another_study_is_held_and_shows_nowhere,
+        late_instances_reopen_a_transfer_and_do_not_go_where_a_person_cancelled_it,
+    ];
+
     const ROUTINE: Priority = Priority::Routine;
     const EMERGENCY: Priority = Priority::Emergency;
 
-    #[tokio::test]
-    async fn a_batch_that_is_recorded_again_changes_nothing() {
-        let (index, _dir) = index().await;
+    async fn a_batch_that_is_recorded_again_changes_nothing(on: On) {
+        let (index, _dir) = index(on).await;
         let mut batch: Vec<_> = (1..=5).map(|n| ct(1, n).to("york", ROUTINE)).collect();
         batch.push(ct(1, 3).again().to("york", ROUTINE));
         batch.push(ct(1, 4).altered(1).to("york", ROUTINE));
@@ -239,9 +248,8 @@ mod tests {
         assert_eq!(index.conservation().await.unwrap()[0].ordered, 6);
     }
 
-    #[tokio::test]
-    async fn a_batch_that_fails_leaves_nothing_behind() {
-        let (index, _dir) = index().await;
+    async fn a_batch_that_fails_leaves_nothing_behind(on: On) {
+        let (index, _dir) = index(on).await;
         let mut clash = ct(2, 1);
         let batch = [ct(1, 1).to("york", ROUTINE), ct(1, 2)];
         clash.facts.object = batch[0].facts.object;
@@ -253,9 +261,8 @@ mod tests {
         assert_eq!(index.record(&batch).await.unwrap()[0].outcome, RecordedAs::New);
     }
 
-    #[tokio::test]
-    async fn an_instance_sent_again_goes_to_partners_that_had_no_order_for_it() {
-        let (index, _dir) = index().await;
+    async fn an_instance_sent_again_goes_to_partners_that_had_no_order_for_it(on: On) {
+        let (index, _dir) = index(on).await;
         index.record(&[ct(1, 1).to("york", ROUTINE)]).await.unwrap();
 
         let again = index
@@ -275,9 +282,8 @@ mod tests {
         assert_eq!(ordered, [("leeds".to_owned(), 1), ("york".to_owned(), 1)]);
     }
 
-    #[tokio::test]
-    async fn an_emergency_order_raises_what_waits_of_the_same_transfer() {
-        let (index, _dir) = index().await;
+    async fn an_emergency_order_raises_what_waits_of_the_same_transfer(on: On) {
+        let (index, _dir) = index(on).await;
         let first = index
             .record(&[ct(1, 1).to("york", ROUTINE), ct(1, 2).to("york", ROUTINE)])
             .await
@@ -299,9 +305,8 @@ mod tests {
         assert_eq!(detail.events.last().map(|event| event.kind), Some(EventKind::PriorityRaised));
     }
 
-    #[tokio::test]
-    async fn two_routes_to_one_partner_are_one_delivery_with_the_more_urgent_priority() {
-        let (index, _dir) = index().await;
+    async fn two_routes_to_one_partner_are_one_delivery_with_the_more_urgent_priority(on: On) {
+        let (index, _dir) = index(on).await;
 
         index.record(&[ct(1, 1).to("york", ROUTINE).to("york", EMERGENCY)]).await.unwrap();
 
@@ -309,8 +314,7 @@ mod tests {
         assert_eq!(index.most_urgent("york", at(0)).await.unwrap(), Some(EMERGENCY));
     }
 
-    #[tokio::test]
-    async fn other_bytes_under_the_same_uid_are_judged_by_who_sent_them() {
+    async fn other_bytes_under_the_same_uid_are_judged_by_who_sent_them(on: On) {
         // Who sent the first; who sends other bytes; what these are found to be.
         type Sender = Option<&'static str>;
         let table: [(Sender, Sender, RecordedAs); 5] = [
@@ -321,7 +325,7 @@ mod tests {
             (Some("leeds"), Some("hull"), RecordedAs::Quarantined),
         ];
         for (first, second, expected) in table {
-            let (index, _dir) = index().await;
+            let (index, _dir) = index(on).await;
             let sent_by = |arrival: Arrival, sender: Sender| match sender {
                 Some(partner) => arrival.sent_by_partner(partner),
                 None => arrival,
@@ -348,9 +352,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_is_in_quarantine_does_not_decide_about_what_comes_from_the_rightful_sender() {
-        let (index, _dir) = index().await;
+    async fn what_is_in_quarantine_does_not_decide_about_what_comes_from_the_rightful_sender(
+        on: On,
+    ) {
+        let (index, _dir) = index(on).await;
         let altered = ct(1, 1).altered(1).to("york", ROUTINE);
         index.record(&[ct(1, 1), altered.clone().sent_by_partner("leeds")]).await.unwrap();
 
@@ -360,9 +365,8 @@ mod tests {
         assert_eq!(recorded[0].ordered.len(), 1);
     }
 
-    #[tokio::test]
-    async fn an_instance_that_moves_to_another_study_is_held_and_shows_nowhere() {
-        let (index, _dir) = index().await;
+    async fn an_instance_that_moves_to_another_study_is_held_and_shows_nowhere(on: On) {
+        let (index, _dir) = index(on).await;
         let mut moved =
             ct(1, 1).altered(1).to("york", ROUTINE).with(tags::PATIENT_NAME, "OTHER^NAME");
         moved.facts.study = "1.2.77".parse().unwrap();
@@ -390,9 +394,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn late_instances_reopen_a_transfer_and_do_not_go_where_a_person_cancelled_it() {
-        let (index, _dir) = index().await;
+    async fn late_instances_reopen_a_transfer_and_do_not_go_where_a_person_cancelled_it(on: On) {
+        let (index, _dir) = index(on).await;
         let sent = index.record(&[ct(1, 1).to("york", ROUTINE)]).await.unwrap()[0].transfers[0];
         let cancelled =
             index.record(&[ct(1, 1).again().to("leeds", ROUTINE)]).await.unwrap()[0].transfers[0];

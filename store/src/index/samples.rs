@@ -1,19 +1,119 @@
 //! Arrivals for tests.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use jiff::Timestamp;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::dicom::{Attributes, TransferSyntax};
 use crate::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
 
-use super::{Arrival, DeliveryId, Event, Failure, FailureKind, Index, Receipt, Routed, TransferId};
+use super::{
+    Arrival, DeliveryId, Event, Failure, FailureKind, Index, Patience, PostgresHost,
+    PostgresSettings, PostgresTls, Receipt, Routed, TransferId,
+};
 
-/// An index in a directory that goes with it.
-pub(super) async fn index() -> (Index, TempDir) {
+/// Which database a test is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum On {
+    Sqlite,
+    Postgres,
+}
+
+/// Runs tests on both databases, each on an index of its own.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::index::samples::On::Sqlite).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                if $crate::index::samples::server(stringify!($name)).is_some() {
+                    super::$name($crate::index::samples::On::Postgres).await;
+                }
+            })+
+        }
+    };
+}
+pub(super) use on_both;
+
+/// An empty index, and the directory that goes with it.
+pub(super) async fn index(on: On) -> (Index, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (Index::open(&dir.path().join("index.sqlite")).await.unwrap(), dir)
+    let index = match on {
+        On::Sqlite => Index::open(&dir.path().join("index.sqlite")).await.unwrap(),
+        On::Postgres => Index::postgres(empty_database().await),
+    };
+    (index, dir)
+}
+
+/// The server that this process's tests share: the one that `tests/run` started, or one of its own that ends with the
+/// process. Without PostgreSQL on the machine the test is skipped, and says so.
+pub(super) fn server(test: &str) -> Option<&'static PgConnectOptions> {
+    /// Its standard input is held open: the server stops when that ends.
+    static SERVER: OnceLock<Option<(PgConnectOptions, Option<Child>)>> = OnceLock::new();
+    let start = || {
+        if let Ok(url) = std::env::var("GANTRY_TEST_POSTGRES") {
+            return Some((url.parse().unwrap(), None));
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/postgres");
+        let mut child = Command::new(script)
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        if url.is_empty() {
+            let ended = child.wait().unwrap();
+            assert_eq!(ended.code(), Some(3), "PostgreSQL does not start");
+            return None;
+        }
+        Some((url.trim().parse().unwrap(), Some(child)))
+    };
+    let server = SERVER.get_or_init(start).as_ref().map(|(server, _)| server);
+    if server.is_none() {
+        let line = format!("index on PostgreSQL: {test}: PostgreSQL is not installed\n");
+        eprint!("SKIPPED: {line}");
+        if let Ok(path) = std::env::var("GANTRY_SKIPPED") {
+            let mut file = std::fs::File::options().append(true).open(path).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
+    }
+    server
+}
+
+/// A schema of its own on the tests' server: that of a new role, which is where it looks by default.
+pub(super) async fn empty_database() -> PostgresSettings {
+    let server = server("").unwrap();
+    let role = format!("t{}", ObjectId::new()).to_lowercase();
+    let mut admin = server.clone().disable_statement_logging().connect().await.unwrap();
+    let made = format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {role} AUTHORIZATION {role}");
+    sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut admin).await.unwrap();
+    admin.close().await.unwrap();
+    PostgresSettings {
+        host: PostgresHost::Tcp(server.get_host().to_owned(), server.get_port()),
+        user: role,
+        database: server.get_database().unwrap().to_owned(),
+        password: None,
+        tls: PostgresTls::Off,
+        connections: 4,
+        patience: Patience::default(),
+    }
 }
 
 /// So many seconds after the tests' beginning of time.

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use serde::Serialize;
-use sqlx::{Row, SqliteConnection};
 
 use crate::dicom::{Phi, SeriesInstanceUid};
 use crate::facts::Facts;
 
+use super::db::Db;
 use super::instance::{self, InstanceRow};
 use super::parsed;
 
@@ -36,7 +36,7 @@ pub(super) type SeriesIds = HashMap<(i64, SeriesInstanceUid), i64>;
 /// The row of the series that an instance says it belongs to. What the first instance says of it stands; one that goes to
 /// quarantine says nothing.
 pub(super) async fn find_or_add(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: &mut SeriesIds,
     study: i64,
     facts: &Facts,
@@ -47,7 +47,8 @@ pub(super) async fn find_or_add(
         return Ok(*id);
     }
     // A row that only quarantined instances have named so far is still blank; the first trusted one fills it.
-    let found = sqlx::query("SELECT id, modality FROM series WHERE study = $1 AND uid = $2")
+    let found = db
+        .query("SELECT id, modality FROM series WHERE study = $1 AND uid = $2")
         .bind(study)
         .bind(facts.series.as_str())
         .fetch_optional(&mut *db)
@@ -57,8 +58,8 @@ pub(super) async fn find_or_add(
     let id = match found {
         Some(row) => {
             let id: i64 = row.try_get("id")?;
-            if trusted && row.try_get::<Option<&str>, _>("modality")?.is_none() {
-                sqlx::query(
+            if trusted && row.try_get::<Option<&str>>("modality")?.is_none() {
+                db.query(
                     "UPDATE series SET modality = $2, number = COALESCE(number, $3), \
                      description = COALESCE(description, $4), body_part = COALESCE(body_part, $5) WHERE id = $1",
                 )
@@ -73,7 +74,7 @@ pub(super) async fn find_or_add(
             id
         }
         None => {
-            sqlx::query_scalar(
+            db.query(
                 "INSERT INTO series (study, uid, modality, number, description, body_part) \
                  VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
             )
@@ -83,7 +84,7 @@ pub(super) async fn find_or_add(
             .bind(number)
             .bind(text(tags::SERIES_DESCRIPTION))
             .bind(text(tags::BODY_PART_EXAMINED))
-            .fetch_one(&mut *db)
+            .scalar(&mut *db)
             .await?
         }
     };
@@ -94,12 +95,9 @@ pub(super) async fn find_or_add(
 }
 
 /// The series of a study, by Series Number, each with its instances.
-pub(super) async fn of_study(
-    db: &mut SqliteConnection,
-    study: i64,
-) -> sqlx::Result<Vec<SeriesDetail>> {
-    let rows = sqlx::query(
-        "SELECT id, uid, modality, number, description, body_part FROM series WHERE study = $1 ORDER BY number, id",
+pub(super) async fn of_study(db: &mut Db, study: i64) -> sqlx::Result<Vec<SeriesDetail>> {
+    let rows = db.query(
+        "SELECT id, uid, modality, number, description, body_part FROM series WHERE study = $1 ORDER BY number NULLS FIRST, id",
     )
     .bind(study)
     .fetch_all(&mut *db)
@@ -113,7 +111,7 @@ pub(super) async fn of_study(
                 number: row.try_get("number")?,
                 description: Phi::new(row.try_get("description")?),
                 body_part: row.try_get("body_part")?,
-                instances: instances.remove(&row.try_get::<i64, _>("id")?).unwrap_or_default(),
+                instances: instances.remove(&row.try_get::<i64>("id")?).unwrap_or_default(),
             })
         })
         .collect()

@@ -6,14 +6,13 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::dicom::{Attributes, Phi, StudyInstanceUid};
 
+use super::db::{self, Db, Row};
 use super::series::{self, SeriesDetail};
 use super::transfer::{self, TransferSummary};
-use super::{flag, list, moment, parsed, patient, unsigned};
+use super::{flag, moment, parsed, patient, unsigned};
 
 /// What lists show of a study.
 #[derive(Clone, Debug, Serialize)]
@@ -118,13 +117,13 @@ impl Studies {
     /// The row of a study, made if there is none.
     pub(super) async fn find_or_add(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Db,
         uid: &StudyInstanceUid,
     ) -> sqlx::Result<i64> {
         if let Some(entry) = self.0.get(uid) {
             return Ok(entry.id);
         }
-        let found = sqlx::query(
+        let found = db.query(
             "SELECT s.*, p.patient_id, p.issuer FROM study s LEFT JOIN patient p ON p.id = s.patient WHERE s.uid = $1",
         )
         .bind(uid.as_str())
@@ -137,9 +136,10 @@ impl Studies {
             }
             (row.try_get("id")?, said, flag(&row, "patient_conflict")?)
         } else {
-            let id = sqlx::query_scalar("INSERT INTO study (uid) VALUES ($1) RETURNING id")
+            let id = db
+                .query("INSERT INTO study (uid) VALUES ($1) RETURNING id")
                 .bind(uid.as_str())
-                .fetch_one(db)
+                .scalar(db)
                 .await?;
             (id, Said::default(), false)
         };
@@ -173,10 +173,10 @@ impl Studies {
     }
 
     /// Writes what changed.
-    pub(super) async fn write(self, db: &mut SqliteConnection) -> sqlx::Result<()> {
+    pub(super) async fn write(self, db: &mut Db) -> sqlx::Result<()> {
         for entry in self.0.into_values() {
             let Some((first, last)) = entry.received else { continue };
-            sqlx::query(
+            db.query(
                 "UPDATE study SET patient_conflict = $2, \
                  first_received_at = CASE WHEN first_received_at < $3 THEN first_received_at ELSE $3 END, \
                  last_received_at = CASE WHEN last_received_at > $4 THEN last_received_at ELSE $4 END WHERE id = $1",
@@ -214,7 +214,7 @@ impl Studies {
                 ),
                 None => None,
             };
-            sqlx::query(
+            db.query(
                 "UPDATE study SET patient = $2, patient_name = $3, birth_date = $4, sex = $5, study_date = $6, \
                  study_time = $7, accession_number = $8, study_id = $9, description = $10, referring = $11 \
                  WHERE id = $1",
@@ -238,11 +238,8 @@ impl Studies {
 }
 
 /// The studies that a filter lets through, the one that received something last first.
-pub(super) async fn list(
-    db: &mut SqliteConnection,
-    filter: &StudyFilter,
-) -> sqlx::Result<Vec<StudySummary>> {
-    let mut query = QueryBuilder::<Sqlite>::new(
+pub(super) async fn list(db: &mut Db, filter: &StudyFilter) -> sqlx::Result<Vec<StudySummary>> {
+    let mut query = db.query(
         "SELECT s.id FROM study s LEFT JOIN patient p ON p.id = s.patient WHERE s.last_received_at IS NOT NULL",
     );
     if let Some(patient_id) = &filter.patient_id {
@@ -257,19 +254,20 @@ pub(super) async fn list(
     query
         .push(" ORDER BY s.last_received_at DESC, s.id DESC LIMIT ")
         .push_bind(i64::from(filter.limit));
-    let ids: Vec<i64> = query.build_query_scalar().fetch_all(&mut *db).await?;
+    let ids: Vec<i64> = query.scalars(&mut *db).await?;
     let mut summaries = summaries(db, &ids).await?;
     Ok(ids.iter().filter_map(|id| summaries.remove(id)).collect())
 }
 
 /// One study, also one of which everything is in quarantine.
 pub(super) async fn detail(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     uid: &StudyInstanceUid,
 ) -> sqlx::Result<Option<StudyDetail>> {
-    let id: Option<i64> = sqlx::query_scalar("SELECT id FROM study WHERE uid = $1")
+    let id: Option<i64> = db
+        .query("SELECT id FROM study WHERE uid = $1")
         .bind(uid.as_str())
-        .fetch_optional(&mut *db)
+        .optional_scalar(&mut *db)
         .await?;
     let Some(id) = id else { return Ok(None) };
     let Some(study) = summaries(&mut *db, &[id]).await?.remove(&id) else { return Ok(None) };
@@ -280,28 +278,28 @@ pub(super) async fn detail(
 
 /// Summaries by row id.
 pub(super) async fn summaries(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: &[i64],
 ) -> sqlx::Result<HashMap<i64, StudySummary>> {
     let mut summaries = HashMap::with_capacity(ids.len());
-    for ids in ids.chunks(list::MOST) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT s.*, p.patient_id, p.issuer FROM study s LEFT JOIN patient p ON p.id = s.patient WHERE s.id IN ",
+    for ids in ids.chunks(db::MOST) {
+        let mut query = db.query(
+            "SELECT s.*, p.patient_id, p.issuer FROM study s LEFT JOIN patient p ON p.id = s.patient WHERE s.id ",
         );
-        list::push(&mut query, ids.iter().copied());
-        for row in query.build().fetch_all(&mut *db).await? {
+        query.push_in(ids.iter().copied());
+        for row in query.fetch_all(&mut *db).await? {
             summaries.insert(row.try_get("id")?, read(&row)?);
         }
         // Version 1 is never in quarantine and there once for each SOP instance, so it is what is counted.
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = db.query(
             "SELECT s.study, s.modality, COUNT(*) AS series, CAST(SUM(i.count) AS BIGINT) AS instances FROM series s \
              JOIN (SELECT series, COUNT(*) AS count FROM instance WHERE quarantined = 0 AND version = 1 \
-             AND series IN (SELECT id FROM series WHERE study IN ",
+             AND series IN (SELECT id FROM series WHERE study ",
         );
-        list::push(&mut query, ids.iter().copied());
+        query.push_in(ids.iter().copied());
         query.push(") GROUP BY series) i ON i.series = s.id GROUP BY s.study, s.modality ORDER BY s.study, MIN(s.id)");
-        for row in query.build().fetch_all(&mut *db).await? {
-            let Some(summary) = summaries.get_mut(&row.try_get::<i64, _>("study")?) else {
+        for row in query.fetch_all(&mut *db).await? {
+            let Some(summary) = summaries.get_mut(&row.try_get::<i64>("study")?) else {
                 continue;
             };
             summary.modalities.extend(text(&row, "modality")?);
@@ -312,7 +310,7 @@ pub(super) async fn summaries(
     Ok(summaries)
 }
 
-fn read(row: &SqliteRow) -> sqlx::Result<StudySummary> {
+fn read(row: &Row) -> sqlx::Result<StudySummary> {
     Ok(StudySummary {
         study_instance_uid: parsed(row, "uid")?,
         patient_name: Phi::new(text(row, "patient_name")?),
@@ -329,29 +327,35 @@ fn read(row: &SqliteRow) -> sqlx::Result<StudySummary> {
         instance_count: 0,
         patient_conflict: flag(row, "patient_conflict")?,
         first_received_at: row
-            .try_get::<Option<i64>, _>("first_received_at")?
+            .try_get::<Option<i64>>("first_received_at")?
             .map(|_| moment(row, "first_received_at"))
             .transpose()?,
         last_received_at: row
-            .try_get::<Option<i64>, _>("last_received_at")?
+            .try_get::<Option<i64>>("last_received_at")?
             .map(|_| moment(row, "last_received_at"))
             .transpose()?,
     })
 }
 
 /// A text that somebody wrote; `None` for NULL and for the issuer that is not there.
-fn text(row: &SqliteRow, column: &str) -> sqlx::Result<Option<String>> {
-    Ok(row.try_get::<Option<String>, _>(column)?.filter(|text| !text.is_empty()))
+fn text(row: &Row, column: &str) -> sqlx::Result<Option<String>> {
+    Ok(row.try_get::<Option<String>>(column)?.filter(|text| !text.is_empty()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{ct, index};
+    use super::super::samples::{On, ct, index, on_both};
     use super::*;
     use crate::facts::Priority;
 
-    #[tokio::test]
-    async fn the_first_value_stands_and_a_contradiction_about_the_patient_is_flagged() {
+    on_both![
+        the_first_value_stands_and_a_contradiction_about_the_patient_is_flagged,
+        one_number_at_two_organisations_does_not_mix_two_people,
+        studies_are_found_by_what_people_know_and_come_newest_first,
+        a_study_shows_its_instances_and_where_they_went,
+    ];
+
+    async fn the_first_value_stands_and_a_contradiction_about_the_patient_is_flagged(on: On) {
         // What a second instance says otherwise, and whether that is a conflict.
         let table = [
             (tags::PATIENT_NAME, "JONES^BOB", true),
@@ -362,7 +366,7 @@ mod tests {
             (tags::ACCESSION_NUMBER, "A2", false),
         ];
         for (tag, value, conflict) in table {
-            let (index, _dir) = index().await;
+            let (index, _dir) = index(on).await;
             index.record(&[ct(1, 1)]).await.unwrap();
 
             index.record(&[ct(1, 2).with(tag, value), ct(1, 3)]).await.unwrap();
@@ -377,9 +381,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn one_number_at_two_organisations_does_not_mix_two_people() {
-        let (index, _dir) = index().await;
+    async fn one_number_at_two_organisations_does_not_mix_two_people(on: On) {
+        let (index, _dir) = index(on).await;
         let other = ct(2, 1).with(tags::PATIENT_NAME, "JONES^BOB").sent_by_partner("leeds");
 
         index.record(&[ct(1, 1), other]).await.unwrap();
@@ -393,9 +396,8 @@ mod tests {
         assert!(!found[0].patient_conflict);
     }
 
-    #[tokio::test]
-    async fn studies_are_found_by_what_people_know_and_come_newest_first() {
-        let (index, _dir) = index().await;
+    async fn studies_are_found_by_what_people_know_and_come_newest_first(on: On) {
+        let (index, _dir) = index(on).await;
         let mut mr = ct(3, 5).with(tags::MODALITY, "MR");
         mr.facts.series = "1.2.3.10".parse().unwrap();
         index
@@ -430,9 +432,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn a_study_shows_its_instances_and_where_they_went() {
-        let (index, _dir) = index().await;
+    async fn a_study_shows_its_instances_and_where_they_went(on: On) {
+        let (index, _dir) = index(on).await;
         let batch = [ct(1, 2).to("york", Priority::Urgent), ct(1, 1).to("york", Priority::Urgent)];
         index.record(&batch).await.unwrap();
         index.mark_stored(&[batch[0].facts.object]).await.unwrap();

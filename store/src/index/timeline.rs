@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, SqliteConnection};
 
+use super::db::Db;
 use super::delivery::{Failure, FailureKind};
 use super::words::words;
 use super::{moment, parsed};
@@ -70,14 +70,14 @@ words!(EventKind {
 
 /// Adds a line.
 pub(super) async fn add(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     transfer: i64,
     at: Timestamp,
     kind: EventKind,
     actor: Option<&str>,
     detail: Option<&str>,
 ) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO transfer_event (transfer, at, kind, actor, detail) VALUES ($1, $2, $3, $4, $5)")
+    db.query("INSERT INTO transfer_event (transfer, at, kind, actor, detail) VALUES ($1, $2, $3, $4, $5)")
         .bind(transfer)
         .bind(at.as_millisecond())
         .bind(kind.as_str())
@@ -91,38 +91,39 @@ pub(super) async fn add(
 /// Adds a line about a failure (`Delayed` or `SetAside`), unless the timeline says the same already and nothing was sent,
 /// and nobody intervened, since: a partner that is away for a week is one line and not one for each try.
 pub(super) async fn add_failure(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     transfer: i64,
     at: Timestamp,
     kind: EventKind,
     why: &Failure,
 ) -> sqlx::Result<()> {
-    let latest = sqlx::query(
-        "SELECT kind, failure, at FROM transfer_event WHERE transfer = $1 \
+    let latest = db
+        .query(
+            "SELECT kind, failure, at FROM transfer_event WHERE transfer = $1 \
          AND kind IN ($2, 'retried', 'resumed', 'reopened') ORDER BY id DESC LIMIT 1",
-    )
-    .bind(transfer)
-    .bind(kind.as_str())
-    .fetch_optional(&mut *db)
-    .await?;
+        )
+        .bind(transfer)
+        .bind(kind.as_str())
+        .fetch_optional(&mut *db)
+        .await?;
     if let Some(latest) = latest
-        && latest.try_get::<&str, _>("kind")? == kind.as_str()
-        && latest.try_get::<Option<&str>, _>("failure")? == Some(why.kind.as_str())
+        && latest.try_get::<&str>("kind")? == kind.as_str()
+        && latest.try_get::<Option<&str>>("failure")? == Some(why.kind.as_str())
     {
-        let sent_since: Option<i64> = sqlx::query_scalar(
+        let sent_since: Option<i64> = db.query(
             "SELECT sent_at FROM delivery WHERE transfer = $1 AND state = 'delivered' AND until IS NULL \
              AND sent_at > $2 LIMIT 1",
         )
         .bind(transfer)
-        .bind(latest.try_get::<i64, _>("at")?)
-        .fetch_optional(&mut *db)
+        .bind(latest.try_get::<i64>("at")?)
+        .optional_scalar(&mut *db)
         .await?;
         // What is set aside stays so whatever else was sent.
         if sent_since.is_none() || kind == EventKind::SetAside {
             return Ok(());
         }
     }
-    sqlx::query("INSERT INTO transfer_event (transfer, at, kind, detail, failure) VALUES ($1, $2, $3, $4, $5)")
+    db.query("INSERT INTO transfer_event (transfer, at, kind, detail, failure) VALUES ($1, $2, $3, $4, $5)")
         .bind(transfer)
         .bind(at.as_millisecond())
         .bind(kind.as_str())
@@ -134,12 +135,9 @@ pub(super) async fn add_failure(
 }
 
 /// The timeline of a transfer, oldest first.
-pub(super) async fn of_transfer(
-    db: &mut SqliteConnection,
-    transfer: i64,
-) -> sqlx::Result<Vec<TransferEvent>> {
+pub(super) async fn of_transfer(db: &mut Db, transfer: i64) -> sqlx::Result<Vec<TransferEvent>> {
     let rows =
-        sqlx::query("SELECT at, kind, actor, detail, failure FROM transfer_event WHERE transfer = $1 ORDER BY id")
+        db.query("SELECT at, kind, actor, detail, failure FROM transfer_event WHERE transfer = $1 ORDER BY id")
             .bind(transfer)
             .fetch_all(db)
             .await?;
@@ -150,7 +148,7 @@ pub(super) async fn of_transfer(
                 kind: parsed(row, "kind")?,
                 actor: row.try_get("actor")?,
                 detail: row.try_get("detail")?,
-                failure: match row.try_get::<Option<&str>, _>("failure")? {
+                failure: match row.try_get::<Option<&str>>("failure")? {
                     Some(_) => Some(parsed(row, "failure")?),
                     None => None,
                 },

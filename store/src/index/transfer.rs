@@ -10,19 +10,18 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use ulid::Ulid;
 
 use crate::dicom::{Phi, SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
 use crate::facts::{Digest, ObjectId, Priority, Purpose};
 
 use super::Routed;
+use super::db::{self, Db, Row};
 use super::delivery::{Delivery, Failure, FailureKind};
 use super::study::{self, StudySummary};
 use super::timeline::{self, EventKind, TransferEvent};
 use super::words::words;
-use super::{DeliveryId, digest, list, moment, outbox, parsed, priority, rank, unsigned};
+use super::{DeliveryId, digest, moment, outbox, parsed, priority, rank, unsigned};
 
 /// Names a transfer, for people and in addresses.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -318,11 +317,10 @@ const UNFINISHED: &str = "WITH RECURSIVE unfinished (transfer) AS (\
 
 /// The transfers that a filter lets through, newest first.
 pub(super) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     filter: &TransferFilter,
 ) -> sqlx::Result<Vec<TransferSummary>> {
-    let mut query =
-        QueryBuilder::<Sqlite>::new(if filter.only_unfinished { UNFINISHED } else { "" });
+    let mut query = db.query(if filter.only_unfinished { UNFINISHED } else { "" });
     query.push(TRANSFERS).push("WHERE 1 = 1");
     if let Some(priority) = filter.priority {
         query.push(" AND t.priority = ").push_bind(rank(priority));
@@ -343,29 +341,23 @@ pub(super) async fn list(
         query.push(" AND t.id IN (SELECT transfer FROM unfinished)");
     }
     query.push(" ORDER BY t.created_at DESC, t.id DESC LIMIT ").push_bind(i64::from(filter.limit));
-    let rows = query.build().fetch_all(&mut *db).await?;
+    let rows = query.fetch_all(&mut *db).await?;
     summaries(db, &rows).await
 }
 
 /// The transfers of one study, newest first.
-pub(super) async fn of_study(
-    db: &mut SqliteConnection,
-    study: i64,
-) -> sqlx::Result<Vec<TransferSummary>> {
-    let mut query = QueryBuilder::<Sqlite>::new(TRANSFERS);
+pub(super) async fn of_study(db: &mut Db, study: i64) -> sqlx::Result<Vec<TransferSummary>> {
+    let mut query = db.query(TRANSFERS);
     query.push("WHERE t.study = ").push_bind(study).push(" ORDER BY t.created_at DESC, t.id DESC");
-    let rows = query.build().fetch_all(&mut *db).await?;
+    let rows = query.fetch_all(&mut *db).await?;
     summaries(db, &rows).await
 }
 
 /// One transfer.
-pub(super) async fn detail(
-    db: &mut SqliteConnection,
-    id: TransferId,
-) -> sqlx::Result<Option<TransferDetail>> {
-    let mut query = QueryBuilder::<Sqlite>::new(TRANSFERS);
+pub(super) async fn detail(db: &mut Db, id: TransferId) -> sqlx::Result<Option<TransferDetail>> {
+    let mut query = db.query(TRANSFERS);
     query.push("WHERE t.ulid = ").push_bind(id.to_string());
-    let rows = query.build().fetch_all(&mut *db).await?;
+    let rows = query.fetch_all(&mut *db).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let row_id: i64 = row.try_get("id")?;
     let Some(transfer) = summaries(&mut *db, &rows).await?.pop() else { return Ok(None) };
@@ -376,11 +368,8 @@ pub(super) async fn detail(
 }
 
 /// Every delivery of a transfer, in the order of arrival.
-pub(super) async fn deliveries(
-    db: &mut SqliteConnection,
-    id: TransferId,
-) -> sqlx::Result<Vec<DeliveryRow>> {
-    let rows = sqlx::query(
+pub(super) async fn deliveries(db: &mut Db, id: TransferId) -> sqlx::Result<Vec<DeliveryRow>> {
+    let rows = db.query(
         "SELECT d.*, i.object, i.sop_instance, i.digest FROM delivery d JOIN transfer t ON t.id = d.transfer \
          JOIN instance i ON i.id = d.instance WHERE t.ulid = $1 ORDER BY d.id",
     )
@@ -402,15 +391,16 @@ pub(super) async fn deliveries(
 }
 
 /// Counts by partner.
-pub(super) async fn conservation(db: &mut SqliteConnection) -> sqlx::Result<Vec<Conservation>> {
+pub(super) async fn conservation(db: &mut Db) -> sqlx::Result<Vec<Conservation>> {
     // Counted by transfer first, which the covering index gives in order.
-    let rows = sqlx::query(
-        "SELECT t.partner, d.state, CAST(SUM(d.count) AS BIGINT) AS count FROM \
+    let rows = db
+        .query(
+            "SELECT t.partner, d.state, CAST(SUM(d.count) AS BIGINT) AS count FROM \
          (SELECT transfer, state, COUNT(*) AS count FROM delivery GROUP BY transfer, state) d \
          JOIN transfer t ON t.id = d.transfer GROUP BY t.partner, d.state",
-    )
-    .fetch_all(db)
-    .await?;
+        )
+        .fetch_all(db)
+        .await?;
     let mut partners: BTreeMap<String, Counts> = BTreeMap::new();
     for row in &rows {
         partners.entry(row.try_get("partner")?).or_default().add(
@@ -442,10 +432,7 @@ struct Progress {
     problem: Option<(Failure, Option<u32>)>,
 }
 
-async fn summaries(
-    db: &mut SqliteConnection,
-    rows: &[SqliteRow],
-) -> sqlx::Result<Vec<TransferSummary>> {
+async fn summaries(db: &mut Db, rows: &[Row]) -> sqlx::Result<Vec<TransferSummary>> {
     let mut ids = Vec::with_capacity(rows.len());
     let mut studies = Vec::with_capacity(rows.len());
     for row in rows {
@@ -487,17 +474,17 @@ async fn summaries(
         .collect()
 }
 
-async fn progress(db: &mut SqliteConnection, ids: &[i64]) -> sqlx::Result<HashMap<i64, Progress>> {
+async fn progress(db: &mut Db, ids: &[i64]) -> sqlx::Result<HashMap<i64, Progress>> {
     let mut all: HashMap<i64, Progress> = HashMap::with_capacity(ids.len());
-    for ids in ids.chunks(list::MOST) {
-        let mut query = QueryBuilder::<Sqlite>::new(
+    for ids in ids.chunks(db::MOST) {
+        let mut query = db.query(
             "SELECT transfer, state, COUNT(*) AS count, MIN(sent_at) AS first, MAX(sent_at) AS last, \
              MIN(until) AS until, CAST(SUM(CASE WHEN status <> 0 THEN 1 ELSE 0 END) AS BIGINT) AS warnings \
-             FROM delivery WHERE transfer IN ",
+             FROM delivery WHERE transfer ",
         );
-        list::push(&mut query, ids.iter().copied());
+        query.push_in(ids.iter().copied());
         query.push(" GROUP BY transfer, state");
-        for row in query.build().fetch_all(&mut *db).await? {
+        for row in query.fetch_all(&mut *db).await? {
             let progress = all.entry(row.try_get("transfer")?).or_default();
             let state: &str = row.try_get("state")?;
             progress.counts.add(state, unsigned(&row, "count")?, unsigned(&row, "warnings")?);
@@ -511,15 +498,15 @@ async fn progress(db: &mut SqliteConnection, ids: &[i64]) -> sqlx::Result<HashMa
             }
         }
         // One example each: of the failed any, of the deferred the one that is tried next.
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = db.query(
             "SELECT * FROM delivery WHERE id IN (SELECT COALESCE(\
              (SELECT d.id FROM delivery d WHERE d.transfer = t.id AND d.state = 'failed' ORDER BY d.until LIMIT 1), \
              (SELECT d.id FROM delivery d WHERE d.transfer = t.id AND d.state = 'deferred' ORDER BY d.until LIMIT 1)) \
-             FROM transfer t WHERE t.id IN ",
+             FROM transfer t WHERE t.id ",
         );
-        list::push(&mut query, ids.iter().copied());
+        query.push_in(ids.iter().copied());
         query.push(")");
-        for row in query.build().fetch_all(&mut *db).await? {
+        for row in query.fetch_all(&mut *db).await? {
             let progress = all.entry(row.try_get("transfer")?).or_default();
             progress.problem = match outbox::read(&row)? {
                 Delivery::Failed { why } => Some((why, None)),
@@ -531,12 +518,12 @@ async fn progress(db: &mut SqliteConnection, ids: &[i64]) -> sqlx::Result<HashMa
     Ok(all)
 }
 
-async fn series_of(db: &mut SqliteConnection, transfer: i64) -> sqlx::Result<Vec<TransferSeries>> {
-    let rows = sqlx::query(
+async fn series_of(db: &mut Db, transfer: i64) -> sqlx::Result<Vec<TransferSeries>> {
+    let rows = db.query(
         "SELECT s.id, s.uid, s.modality, s.number, s.description, d.state, COUNT(*) AS count, \
          CAST(SUM(CASE WHEN d.status <> 0 THEN 1 ELSE 0 END) AS BIGINT) AS warnings FROM delivery d \
          JOIN instance i ON i.id = d.instance JOIN series s ON s.id = i.series WHERE d.transfer = $1 \
-         GROUP BY s.id, s.uid, s.modality, s.number, s.description, d.state ORDER BY s.number, s.id",
+         GROUP BY s.id, s.uid, s.modality, s.number, s.description, d.state ORDER BY s.number NULLS FIRST, s.id",
     )
     .bind(transfer)
     .fetch_all(db)
@@ -565,8 +552,8 @@ async fn series_of(db: &mut SqliteConnection, transfer: i64) -> sqlx::Result<Vec
     Ok(series)
 }
 
-async fn problems_of(db: &mut SqliteConnection, transfer: i64) -> sqlx::Result<Vec<Problem>> {
-    let rows = sqlx::query(
+async fn problems_of(db: &mut Db, transfer: i64) -> sqlx::Result<Vec<Problem>> {
+    let rows = db.query(
         "SELECT failure, status, why, CAST(SUM(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS BIGINT) AS set_aside, \
          CAST(SUM(CASE WHEN state = 'deferred' THEN 1 ELSE 0 END) AS BIGINT) AS deferred FROM delivery \
          WHERE transfer = $1 AND state IN ('failed', 'deferred') GROUP BY failure, status, why \
@@ -587,21 +574,16 @@ async fn problems_of(db: &mut SqliteConnection, transfer: i64) -> sqlx::Result<V
 }
 
 /// What a row says went wrong.
-pub(super) fn failure(row: &SqliteRow) -> sqlx::Result<Failure> {
+pub(super) fn failure(row: &Row) -> sqlx::Result<Failure> {
     Ok(Failure {
         kind: parsed::<FailureKind>(row, "failure")?,
-        status: row.try_get::<Option<i64>, _>("status")?.and_then(|status| status.try_into().ok()),
+        status: row.try_get::<Option<i64>>("status")?.and_then(|status| status.try_into().ok()),
         text: row.try_get("why")?,
     })
 }
 
-fn decision(
-    row: &SqliteRow,
-    at: &'static str,
-    by: &str,
-    why: &str,
-) -> sqlx::Result<Option<Decision>> {
-    if row.try_get::<Option<i64>, _>(at)?.is_none() {
+fn decision(row: &Row, at: &'static str, by: &str, why: &str) -> sqlx::Result<Option<Decision>> {
+    if row.try_get::<Option<i64>>(at)?.is_none() {
         return Ok(None);
     }
     Ok(Some(Decision { at: moment(row, at)?, by: row.try_get(by)?, reason: row.try_get(why)? }))
@@ -635,7 +617,7 @@ impl Orders {
     /// with all of its transfer.
     pub(super) async fn order(
         &mut self,
-        db: &mut SqliteConnection,
+        db: &mut Db,
         study: i64,
         instance: i64,
         routed: &Routed,
@@ -653,7 +635,7 @@ impl Orders {
             let detail = format!("{} to {}", order.priority, routed.priority);
             raise(&mut *db, order.id, routed.priority).await?;
             // The page says why it is urgent, so the urgent order's purpose stands.
-            sqlx::query("UPDATE transfer SET purpose = $2, route = $3 WHERE id = $1")
+            db.query("UPDATE transfer SET purpose = $2, route = $3 WHERE id = $1")
                 .bind(order.id)
                 .bind(routed.purpose.as_str())
                 .bind(&routed.route)
@@ -670,7 +652,7 @@ impl Orders {
             (false, true) => ("queued", None),
             (false, false) => ("queued", Some(0_i64)),
         };
-        let added = sqlx::query(
+        let added = db.query(
             "INSERT INTO delivery (transfer, instance, partner, priority, state, due) VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (instance, transfer) DO NOTHING",
         )
@@ -681,8 +663,7 @@ impl Orders {
         .bind(state)
         .bind(due)
         .execute(&mut *db)
-        .await?
-        .rows_affected();
+        .await?;
         if added > 0 {
             order.last_received_at = order.last_received_at.max(at.as_millisecond());
             order.grew = true;
@@ -698,9 +679,9 @@ impl Orders {
     }
 
     /// Writes what changed.
-    pub(super) async fn write(self, db: &mut SqliteConnection) -> sqlx::Result<()> {
+    pub(super) async fn write(self, db: &mut Db) -> sqlx::Result<()> {
         for order in self.0.into_values().filter(|order| order.grew) {
-            sqlx::query(
+            db.query(
                 "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL WHERE id = $1",
             )
             .bind(order.id)
@@ -713,12 +694,13 @@ impl Orders {
 }
 
 async fn find_or_create(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     study: i64,
     routed: &Routed,
     at: Timestamp,
 ) -> sqlx::Result<Order> {
-    let found = sqlx::query("SELECT * FROM transfer WHERE study = $1 AND partner = $2")
+    let found = db
+        .query("SELECT * FROM transfer WHERE study = $1 AND partner = $2")
         .bind(study)
         .bind(&routed.partner)
         .fetch_optional(&mut *db)
@@ -728,15 +710,15 @@ async fn find_or_create(
             id: row.try_get("id")?,
             ulid: parsed(&row, "ulid")?,
             priority: priority(&row, "priority")?,
-            paused: row.try_get::<Option<i64>, _>("paused_at")?.is_some(),
-            cancelled: row.try_get::<Option<i64>, _>("cancelled_at")?.is_some(),
-            all_sent: row.try_get::<Option<i64>, _>("all_sent_at")?.is_some(),
+            paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
+            cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
+            all_sent: row.try_get::<Option<i64>>("all_sent_at")?.is_some(),
             last_received_at: row.try_get("last_received_at")?,
             grew: false,
         });
     }
     let ulid = TransferId::new();
-    let id = sqlx::query_scalar(
+    let id = db.query(
         "INSERT INTO transfer (ulid, study, partner, route, purpose, priority, created_at, last_received_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING id",
     )
@@ -747,7 +729,7 @@ async fn find_or_create(
     .bind(routed.purpose.as_str())
     .bind(rank(routed.priority))
     .bind(at.as_millisecond())
-    .fetch_one(&mut *db)
+    .scalar(&mut *db)
     .await?;
     timeline::add(db, id, at, EventKind::Created, None, Some(&routed.route)).await?;
     Ok(Order {
@@ -763,11 +745,8 @@ async fn find_or_create(
 }
 
 /// The transfers that an instance is part of.
-pub(super) async fn of_instance(
-    db: &mut SqliteConnection,
-    instance: i64,
-) -> sqlx::Result<Vec<TransferId>> {
-    let rows = sqlx::query(
+pub(super) async fn of_instance(db: &mut Db, instance: i64) -> sqlx::Result<Vec<TransferId>> {
+    let rows = db.query(
         "SELECT t.ulid FROM delivery d JOIN transfer t ON t.id = d.transfer WHERE d.instance = $1 ORDER BY d.id",
     )
     .bind(instance)
@@ -777,8 +756,9 @@ pub(super) async fn of_instance(
 }
 
 /// Those of which the end was not noted, oldest first.
-pub(super) async fn still_receiving(db: &mut SqliteConnection) -> sqlx::Result<Vec<TransferId>> {
-    let rows = sqlx::query("SELECT ulid FROM transfer WHERE received_all_at IS NULL ORDER BY id")
+pub(super) async fn still_receiving(db: &mut Db) -> sqlx::Result<Vec<TransferId>> {
+    let rows = db
+        .query("SELECT ulid FROM transfer WHERE received_all_at IS NULL ORDER BY id")
         .fetch_all(db)
         .await?;
     rows.iter().map(|row| parsed(row, "ulid")).collect()
@@ -786,17 +766,17 @@ pub(super) async fn still_receiving(db: &mut SqliteConnection) -> sqlx::Result<V
 
 /// Notes that the associations which brought these have ended. Says so once for what has come since the last time.
 pub(super) async fn note_received_all(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: &[TransferId],
     now: Timestamp,
 ) -> sqlx::Result<()> {
     for id in ids {
-        let noted: Option<i64> = sqlx::query_scalar(
+        let noted: Option<i64> = db.query(
             "UPDATE transfer SET received_all_at = $2 WHERE ulid = $1 AND received_all_at IS NULL RETURNING id",
         )
         .bind(id.to_string())
         .bind(now.as_millisecond())
-        .fetch_optional(&mut *db)
+        .optional_scalar(&mut *db)
         .await?;
         if let Some(transfer) = noted {
             timeline::add(&mut *db, transfer, now, EventKind::ReceivedAll, None, None).await?;
@@ -809,11 +789,11 @@ pub(super) async fn note_received_all(
 /// Notes that all was sent, once, if it was: with cut-through each instance may be sent before the next one comes, so
 /// this also waits for the end of the association. Says whether it noted it.
 pub(super) async fn note_all_sent(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     transfer: i64,
     now: Timestamp,
 ) -> sqlx::Result<bool> {
-    let noted = sqlx::query(
+    let noted = db.query(
         "UPDATE transfer SET all_sent_at = $2 \
          WHERE id = $1 AND all_sent_at IS NULL AND received_all_at IS NOT NULL AND cancelled_at IS NULL \
          AND EXISTS (SELECT 1 FROM delivery WHERE transfer = $1 AND state = 'delivered') \
@@ -824,7 +804,6 @@ pub(super) async fn note_all_sent(
     .bind(now.as_millisecond())
     .execute(&mut *db)
     .await?
-    .rows_affected()
         > 0;
     if noted {
         timeline::add(db, transfer, now, EventKind::AllSent, None, None).await?;
@@ -846,26 +825,30 @@ pub(super) enum Action<'a> {
 ///
 /// Each statement moves a whole transfer by the rules of [`Delivery::after`].
 pub(super) async fn act(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     id: TransferId,
     action: Action<'_>,
     actor: &str,
     now: Timestamp,
 ) -> sqlx::Result<Option<u64>> {
-    let found = sqlx::query("SELECT * FROM transfer WHERE ulid = $1")
+    let found = db
+        .query_either(
+            "SELECT * FROM transfer WHERE ulid = $1",
+            "SELECT * FROM transfer WHERE ulid = $1 FOR UPDATE",
+        )
         .bind(id.to_string())
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = found else { return Ok(None) };
     let transfer: i64 = row.try_get("id")?;
-    let paused = row.try_get::<Option<i64>, _>("paused_at")?.is_some();
-    let cancelled = row.try_get::<Option<i64>, _>("cancelled_at")?.is_some();
+    let paused = row.try_get::<Option<i64>>("paused_at")?.is_some();
+    let cancelled = row.try_get::<Option<i64>>("cancelled_at")?.is_some();
     let ms = now.as_millisecond();
     let (kind, detail, moved) = match action {
         Action::Retry => {
             // A cancelled transfer that a person asks for again goes after all: there is one transfer for a study and a
             // partner, so this is the only way back.
-            let moved = sqlx::query(
+            let moved = db.query(
                 "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
                  failure = NULL, status = NULL, why = NULL \
                  WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled')",
@@ -873,12 +856,11 @@ pub(super) async fn act(
             .bind(transfer)
             .bind(if paused { None } else { Some(0_i64) })
             // Raising a transfer passes over what is cancelled.
-            .bind(row.try_get::<i64, _>("priority")?)
+            .bind(row.try_get::<i64>("priority")?)
             .execute(&mut *db)
-            .await?
-            .rows_affected();
+            .await?;
             if moved > 0 || cancelled {
-                sqlx::query(
+                db.query(
                     "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
                      all_sent_at = NULL WHERE id = $1",
                 )
@@ -889,15 +871,14 @@ pub(super) async fn act(
             (EventKind::Retried, None, moved)
         }
         Action::Cancel { reason } => {
-            let moved = sqlx::query(
+            let moved = db.query(
                 "UPDATE delivery SET state = 'cancelled', due = NULL, until = NULL, owner = NULL, failure = NULL, \
                  status = NULL, why = NULL WHERE transfer = $1 AND state IN ('queued', 'deferred', 'failed')",
             )
             .bind(transfer)
             .execute(&mut *db)
-            .await?
-            .rows_affected();
-            sqlx::query(
+            .await?;
+            db.query(
                 "UPDATE transfer SET cancelled_at = $2, cancelled_by = $3, cancelled_why = $4 \
                  WHERE id = $1 AND cancelled_at IS NULL",
             )
@@ -910,14 +891,12 @@ pub(super) async fn act(
             (EventKind::Cancelled, said(reason).map(str::to_owned), moved)
         }
         Action::Pause { reason } => {
-            let moved = sqlx::query(
-                "UPDATE delivery SET due = NULL WHERE transfer = $1 AND due IS NOT NULL",
-            )
-            .bind(transfer)
-            .execute(&mut *db)
-            .await?
-            .rows_affected();
-            sqlx::query(
+            let moved = db
+                .query("UPDATE delivery SET due = NULL WHERE transfer = $1 AND due IS NOT NULL")
+                .bind(transfer)
+                .execute(&mut *db)
+                .await?;
+            db.query(
                 "UPDATE transfer SET paused_at = $2, paused_by = $3, paused_why = $4 \
                  WHERE id = $1 AND paused_at IS NULL",
             )
@@ -930,15 +909,14 @@ pub(super) async fn act(
             (EventKind::Paused, said(reason).map(str::to_owned), moved)
         }
         Action::Resume => {
-            let moved = sqlx::query(
+            let moved = db.query(
                 "UPDATE delivery SET due = CASE state WHEN 'queued' THEN 0 ELSE until END \
                  WHERE transfer = $1 AND due IS NULL AND state IN ('queued', 'sending', 'deferred')",
             )
             .bind(transfer)
             .execute(&mut *db)
-            .await?
-            .rows_affected();
-            sqlx::query("UPDATE transfer SET paused_at = NULL, paused_by = NULL, paused_why = NULL WHERE id = $1")
+            .await?;
+            db.query("UPDATE transfer SET paused_at = NULL, paused_by = NULL, paused_why = NULL WHERE id = $1")
                 .bind(transfer)
                 .execute(&mut *db)
                 .await?;
@@ -973,27 +951,39 @@ fn said(reason: &str) -> Option<&str> {
 }
 
 /// Makes a transfer and all of it that has not arrived more urgent; says how many deliveries that were.
-async fn raise(db: &mut SqliteConnection, transfer: i64, to: Priority) -> sqlx::Result<u64> {
-    sqlx::query("UPDATE transfer SET priority = $2 WHERE id = $1")
+async fn raise(db: &mut Db, transfer: i64, to: Priority) -> sqlx::Result<u64> {
+    db.query("UPDATE transfer SET priority = $2 WHERE id = $1")
         .bind(transfer)
         .bind(rank(to))
         .execute(&mut *db)
         .await?;
-    let moved = sqlx::query(
+    db.query(
         "UPDATE delivery SET priority = $2 WHERE transfer = $1 AND state IN ('queued', 'sending', 'deferred', 'failed')",
     )
     .bind(transfer)
     .bind(rank(to))
     .execute(db)
-    .await?;
-    Ok(moved.rows_affected())
+    .await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{accepted, at, claim, ct, deferred, index, refused, transfer};
+    use super::super::samples::{
+        On, accepted, at, claim, ct, deferred, index, on_both, refused, transfer,
+    };
     use super::super::{EventKind, Index, IndexError};
     use super::*;
+
+    on_both![
+        a_state_is_judged_by_the_counts,
+        a_retry_asks_for_what_is_deferred_or_set_aside_and_starts_counting_anew,
+        what_is_cancelled_does_not_go_unless_a_person_asks_for_it_again,
+        what_is_paused_waits_and_keeps_its_place,
+        a_transfer_that_is_made_urgent_overtakes,
+        lists_show_what_was_asked_for_newest_first,
+        problems_and_series_are_shown_together,
+        a_transfer_that_does_not_exist_is_told_apart,
+    ];
 
     const ROUTINE: Priority = Priority::Routine;
 
@@ -1005,12 +995,11 @@ mod tests {
         index.transfer(id).await.unwrap().unwrap().transfer
     }
 
-    #[tokio::test]
-    async fn a_state_is_judged_by_the_counts() {
+    async fn a_state_is_judged_by_the_counts(on: On) {
         use TransferState::{
             Cancelled, Delayed, NeedsAction, Paused, Queued, Receiving, Sending, Sent,
         };
-        let (index, _dir) = index().await;
+        let (index, _dir) = index(on).await;
         let id = three_to_york(&index).await;
         let mut transfer = summary(&index, id).await;
         // queued, sending, deferred, delivered, failed; what it is while instances come, and afterwards.
@@ -1049,9 +1038,8 @@ mod tests {
         assert_eq!(TransferState::of(&transfer, true), Cancelled);
     }
 
-    #[tokio::test]
-    async fn a_retry_asks_for_what_is_deferred_or_set_aside_and_starts_counting_anew() {
-        let (index, _dir) = index().await;
+    async fn a_retry_asks_for_what_is_deferred_or_set_aside_and_starts_counting_anew(on: On) {
+        let (index, _dir) = index(on).await;
         let id = three_to_york(&index).await;
         let held = claim(&index, "york", 3, 0).await;
         let outcomes = [(held[0], accepted(1)), (held[1], deferred(900)), (held[2], refused())];
@@ -1080,9 +1068,8 @@ mod tests {
         assert_eq!(claims.iter().map(|claim| claim.attempt).collect::<Vec<_>>(), [1, 1]);
     }
 
-    #[tokio::test]
-    async fn what_is_cancelled_does_not_go_unless_a_person_asks_for_it_again() {
-        let (index, _dir) = index().await;
+    async fn what_is_cancelled_does_not_go_unless_a_person_asks_for_it_again(on: On) {
+        let (index, _dir) = index(on).await;
         let id = three_to_york(&index).await;
         let held = claim(&index, "york", 2, 0).await;
 
@@ -1107,10 +1094,9 @@ mod tests {
         assert_eq!(claim(&index, "york", 9, 101).await.len(), 2);
     }
 
-    #[tokio::test]
-    async fn what_is_paused_waits_and_keeps_its_place() {
+    async fn what_is_paused_waits_and_keeps_its_place(on: On) {
         use EventKind::{Created, Delayed, Paused, Resumed, Retried};
-        let (index, _dir) = index().await;
+        let (index, _dir) = index(on).await;
         let id = three_to_york(&index).await;
         let held = claim(&index, "york", 2, 0).await;
         index.record(&[ct(2, 1).to("york", ROUTINE)]).await.unwrap();
@@ -1131,9 +1117,8 @@ mod tests {
         assert_eq!(kinds, [Created, Paused, Delayed, Retried, Resumed]);
     }
 
-    #[tokio::test]
-    async fn a_transfer_that_is_made_urgent_overtakes() {
-        let (index, _dir) = index().await;
+    async fn a_transfer_that_is_made_urgent_overtakes(on: On) {
+        let (index, _dir) = index(on).await;
         index.record(&[ct(2, 1).to("york", Priority::Urgent)]).await.unwrap();
         let id = three_to_york(&index).await;
 
@@ -1146,9 +1131,8 @@ mod tests {
         assert!(claims.iter().all(|claim| claim.transfer == id));
     }
 
-    #[tokio::test]
-    async fn lists_show_what_was_asked_for_newest_first() {
-        let (index, _dir) = index().await;
+    async fn lists_show_what_was_asked_for_newest_first(on: On) {
+        let (index, _dir) = index(on).await;
         let done = transfer(&index, &[ct(1, 1).to("york", ROUTINE)]).await;
         let held = claim(&index, "york", 1, 0).await;
         index.settle(&[(held[0], accepted(1))], at(1)).await.unwrap();
@@ -1175,9 +1159,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn problems_and_series_are_shown_together() {
-        let (index, _dir) = index().await;
+    async fn problems_and_series_are_shown_together(on: On) {
+        let (index, _dir) = index(on).await;
         let mut other = ct(1, 4).to("york", ROUTINE);
         other.facts.series = "1.2.1.10".parse().unwrap();
         let id = three_to_york(&index).await;
@@ -1204,9 +1187,8 @@ mod tests {
         assert_eq!(series, [(3, 0), (1, 1)]);
     }
 
-    #[tokio::test]
-    async fn a_transfer_that_does_not_exist_is_told_apart() {
-        let (index, _dir) = index().await;
+    async fn a_transfer_that_does_not_exist_is_told_apart(on: On) {
+        let (index, _dir) = index(on).await;
         let id = TransferId::new();
 
         assert!(index.transfer(id).await.unwrap().is_none());

@@ -67,7 +67,7 @@ impl Check {
             certificate: section.path(certificate.get_ref()),
             key: section.path(key.get_ref()),
         };
-        self.key_is_private(section, key.span(), &identity.key);
+        self.is_private(section, key.span(), &identity.key, "private key");
         let chain = match tls::read_identity(&identity) {
             Ok((chain, _)) => chain,
             Err(error) => {
@@ -130,18 +130,26 @@ impl Check {
         self.warning(section, span, Bad::new(message, label, help));
     }
 
-    fn key_is_private(&mut self, section: &Section<'_>, span: Range<usize>, path: &Path) {
+    /// A secret's file is its owner's alone.
+    pub(super) fn is_private(
+        &mut self,
+        section: &Section<'_>,
+        span: Range<usize>,
+        path: &Path,
+        what: &str,
+    ) {
         use std::os::unix::fs::PermissionsExt as _;
         let Ok(metadata) = std::fs::metadata(path) else { return };
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let help = format!("chmod 600 {}", path.display());
             let label = format!("mode {mode:04o}");
-            self.problem(section, span, Bad::new("others can read this private key", label, help));
+            let message = format!("others can read this {what}");
+            self.problem(section, span, Bad::new(message, label, help));
         }
     }
 
-    fn authority(
+    pub(super) fn authority(
         &mut self,
         section: &Section<'_>,
         span: Range<usize>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 
 use super::super::{
-    Acknowledge, Database, Delivery, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node,
+    Acknowledge, Delivery, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node,
     ObjectStore, Tls, Web, WebTls, values,
 };
 use super::{Bad, Check, Section, Written, each, file, words};
@@ -291,26 +291,6 @@ impl Check {
             }
         }
         ObjectStore::File
-    }
-
-    pub(super) fn database(&mut self, main: &Written) -> Database {
-        let Some(body) = &main.file.database else { return Database::Sqlite };
-        let (section, body) = Section::of(main, body);
-        let url = self.text(&section, &body.url, |text| {
-            if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-                let instead =
-                    "Write url = \"sqlite\": the index is then index.sqlite in the data directory.";
-                return Err(Bad::not_yet("PostgreSQL", instead));
-            }
-            // Not `one_of`: its message would quote the text, and a mistyped address may hold a password.
-            let help = "Write url = \"sqlite\".";
-            if text == "sqlite" {
-                Ok(Database::Sqlite)
-            } else {
-                Err(Bad::new("this database is unknown", "unknown", help))
-            }
-        });
-        url.unwrap_or_default()
     }
 
     pub(super) fn delivery(&mut self, main: &Written) -> Delivery {
