@@ -228,7 +228,7 @@ impl Server {
         };
         let (writers, readers) = (pool(writers), pool(readers));
         let (ready, preparing) = (AtomicBool::new(false), Mutex::new(()));
-        Arc::new(Self { writers, readers, settings, ready, preparing })
+        Arc::new(Self { settings, writers, readers, ready, preparing })
     }
 
     /// Brings the schema up to date, if that was not done yet.
