@@ -275,7 +275,7 @@ pub enum Database {
     #[default]
     Sqlite,
     /// A server, which several nodes may share.
-    Postgres(PostgresSettings),
+    Postgres(Box<PostgresSettings>),
 }
 
 /// `[delivery]`: how a partner is called, and called again. Nothing is ever given up on by itself.

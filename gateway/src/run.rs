@@ -119,7 +119,9 @@ impl Store {
         };
         let index = match &config.database {
             crate::config::Database::Sqlite => Index::open(&node.index_path()).await?,
-            crate::config::Database::Postgres(settings) => Index::postgres(settings.clone()),
+            crate::config::Database::Postgres(settings) => {
+                Index::postgres(settings.as_ref().clone())
+            }
         };
         let owner = owner(config)?;
         let index = index.remembering(&owner, node.index_mark_path());

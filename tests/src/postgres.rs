@@ -292,7 +292,7 @@ async fn carry(
                     let number = commits.fetch_add(1, Ordering::SeqCst);
                     if number % 3 == 2 {
                         cut.fetch_add(1, Ordering::SeqCst);
-                        if number % 2 == 0 {
+                        if number.is_multiple_of(2) {
                             let _ = server.write_all(&up[..length]).await;
                             let _ = server.read(&mut down).await;
                         }

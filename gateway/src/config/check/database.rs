@@ -96,7 +96,7 @@ impl Check {
             self.note(section, number.span(), words::whole(*number.get_ref(), &(2..=200)))
         });
         let connections = connections.flatten().and_then(|number| u32::try_from(number).ok());
-        Some(Database::Postgres(PostgresSettings {
+        Some(Database::Postgres(Box::new(PostgresSettings {
             host: address.host,
             user: address.user,
             database: address.database,
@@ -104,7 +104,7 @@ impl Check {
             tls: tls?,
             connections: connections.unwrap_or(CONNECTIONS),
             patience: Patience::default(),
-        }))
+        })))
     }
 
     fn database_tls(
