@@ -6,6 +6,7 @@
 
 mod certificates;
 mod node;
+mod objects;
 mod parties;
 mod routes;
 

@@ -120,7 +120,7 @@ async fn objects_work(web: &WebState) -> Option<&'static str> {
     let objects = web.objects.clone();
     match blocking(move || objects.probe()).await {
         None => Some("The object store takes too long to answer."),
-        Some(Ok(())) => None,
+        Some(Ok(_)) => None,
         Some(Err(error)) => {
             tracing::warn!(error = %chain(&error), "object store is not ready");
             Some("The object store does not take or give objects. Images wait in the spool.")

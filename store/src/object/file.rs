@@ -10,6 +10,9 @@ use super::{Abilities, ObjectError, ObjectStore, name};
 use crate::facts::ObjectId;
 use crate::sealed::ReadAt;
 
+/// Below the folder: copies that are not whole yet. No year is called so, so nothing in it is an object.
+const UNFINISHED: &str = "unfinished";
+
 /// A folder of objects.
 #[derive(Debug)]
 pub struct FileObjects {
@@ -31,6 +34,11 @@ impl FileObjects {
             .mode(0o700)
             .create(folder)
             .map_err(failed("make the folder"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder.join(UNFINISHED))
+            .map_err(failed("make a folder"))?;
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_folder(parent)?;
         }
@@ -73,7 +81,7 @@ impl FileObjects {
         let to = day.join(object.to_string());
         match link(object, path, &to) {
             Err(ObjectError::Io { source, .. }) if cannot_link(&source) => {
-                Self::copy(object, path, &to)?;
+                self.copy(object, path, &to)?;
             }
             result => result?,
         }
@@ -81,12 +89,16 @@ impl FileObjects {
     }
 
     /// Copies across disks: written under a temporary name, synced, compared, then linked into place.
-    fn copy(object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
-        let part = to.with_extension("part");
+    fn copy(&self, object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
+        let part = self.unfinished(object);
         let result = Self::written(object, from, &part).and_then(|()| link(object, &part, to));
         // A copy that is in place has a second name by now; one that is not is of no use.
         let _ = fs::remove_file(&part);
         result
+    }
+
+    fn unfinished(&self, object: ObjectId) -> PathBuf {
+        self.folder.join(UNFINISHED).join(object.to_string())
     }
 
     /// Copies to a temporary name, syncs and compares.
@@ -200,7 +212,7 @@ impl ObjectStore for FileObjects {
         if !to.try_exists().map_err(failed("look for an object"))? {
             return Err(ObjectError::Missing(object));
         }
-        let part = to.with_extension("part");
+        let part = self.unfinished(object);
         let renamed = Self::written(object, file, &part)
             .and_then(|()| fs::rename(&part, &to).map_err(failed("name a file")));
         if renamed.is_err() {
@@ -265,17 +277,11 @@ impl ObjectStore for FileObjects {
 
     fn sweep(&self, _ours: &dyn Fn(ObjectId) -> bool) -> Result<usize, ObjectError> {
         // A folder has one node, so every unfinished copy is this one's, and of before its start.
-        let mut removed = 0;
-        for day in self.days()? {
-            for part in entries(&day)?
-                .iter()
-                .filter(|path| path.extension().is_some_and(|end| end == "part"))
-            {
-                fs::remove_file(part).map_err(failed("remove an unfinished file"))?;
-                removed += 1;
-            }
+        let unfinished = entries(&self.folder.join(UNFINISHED))?;
+        for part in &unfinished {
+            fs::remove_file(part).map_err(failed("remove an unfinished file"))?;
         }
-        Ok(removed)
+        Ok(unfinished.len())
     }
 
     fn is_near(&self) -> bool {
@@ -317,6 +323,17 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_a_crash_cut_off_is_no_object_and_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileObjects::open(&folder.path().join("objects")).unwrap();
+        fs::write(store.unfinished(ObjectId::new()), b"half").unwrap();
+
+        assert_eq!(store.list(None, 10).unwrap(), []);
+        assert_eq!(store.sweep(&|_| false).unwrap(), 1);
+        assert_eq!(store.sweep(&|_| false).unwrap(), 0);
+    }
+
+    #[test]
     fn a_copy_across_disks_is_compared_and_leaves_no_part() {
         let folder = tempfile::tempdir().unwrap();
         let store = FileObjects::open(&folder.path().join("objects")).unwrap();
@@ -324,10 +341,11 @@ mod tests {
         fs::write(&path, vec![9; 700_000]).unwrap();
         store.make_day(&store.day(object)).unwrap();
 
-        FileObjects::copy(object, &path, &store.path(object)).unwrap();
+        store.copy(object, &path, &store.path(object)).unwrap();
 
         assert!(same_content(&path, &store.path(object)).unwrap());
         assert_eq!(store.list(None, 10).unwrap(), [object]);
         assert_eq!(entries(&store.day(object)).unwrap().len(), 1);
+        assert_eq!(store.sweep(&|_| true).unwrap(), 0);
     }
 }

@@ -66,6 +66,10 @@ impl std::fmt::Debug for S3Objects {
 impl S3Objects {
     /// Makes ready to speak to a bucket. Nothing is sent yet, so a store that is down is no error of the start.
     pub fn open(settings: Settings) -> Result<Self, ObjectError> {
+        if settings.credentials == Credentials::Missing {
+            let why = "neither in a file nor in the environment".to_owned();
+            return Err(remote("sign requests", Trouble::NoCredentials(why)));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("objects")
@@ -80,6 +84,27 @@ impl S3Objects {
             abilities: OnceCell::new(),
         };
         Ok(Self { bucket: Arc::new(bucket), runtime: Some(runtime) })
+    }
+
+    /// Makes the bucket, which the program itself never does.
+    #[cfg(feature = "suite")]
+    pub fn make_bucket(&self) -> Result<(), ObjectError> {
+        let bucket = self.bucket.clone();
+        self.wait(async move {
+            let request = bucket.client.create_bucket().bucket(&bucket.settings.bucket);
+            request.send().await.map(drop).map_err(failed("make a bucket"))
+        })
+    }
+
+    /// Begins an upload in parts and leaves it, as a crash would.
+    #[cfg(feature = "suite")]
+    pub fn begin_and_crash(&self, object: ObjectId) -> Result<(), ObjectError> {
+        let bucket = self.bucket.clone();
+        self.wait(async move {
+            let request = bucket.client.create_multipart_upload().bucket(&bucket.settings.bucket);
+            let begun = request.key(bucket.key(object)).send().await;
+            begun.map(drop).map_err(failed("begin an upload in parts"))
+        })
     }
 
     /// Runs a future on the back end's runtime, and waits for it.

@@ -47,6 +47,8 @@ pub(super) fn client(settings: &Settings) -> Client {
             None,
             "gantry",
         )),
+        // Not asked for: who has none is refused before.
+        Credentials::Missing => config,
         Credentials::InstanceRole => config.credentials_provider(InstanceRole::new()),
     };
     Client::from_conf(config.build())

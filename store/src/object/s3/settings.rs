@@ -88,6 +88,8 @@ pub enum Credentials {
         /// For a temporary one.
         token: Option<Zeroizing<String>>,
     },
+    /// Nobody has said who; nothing can be asked.
+    Missing,
     /// Whatever role the machine has, asked of the instance metadata service of AWS (version 2).
     InstanceRole,
 }
@@ -96,6 +98,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key { id, .. } => f.debug_struct("Key").field("id", id).finish_non_exhaustive(),
+            Self::Missing => f.write_str("Missing"),
             Self::InstanceRole => f.write_str("InstanceRole"),
         }
     }
