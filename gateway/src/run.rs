@@ -181,6 +181,7 @@ impl Node {
             spool.clone(),
             durability,
             config.intake.max_instance_size,
+            config.routes.clone().into(),
             handoff.clone(),
         );
 

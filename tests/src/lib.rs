@@ -23,6 +23,7 @@ pub mod network;
 pub mod orthanc;
 pub mod part10;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod raw;
 pub mod scripted;
