@@ -348,7 +348,7 @@ pub(crate) struct Spool {
 }
 
 /// Where objects stay, and what is not there yet.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct ObjectStore {
     pub(crate) kind: String,

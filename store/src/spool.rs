@@ -554,13 +554,13 @@ mod tests {
         let keyring = Arc::new(Keyring::create(&folder.path().join("keys")).unwrap());
         let spool = Spool::open(&folder.path().join("spool"), keyring, 0).unwrap();
         let spool = spool.limited(HighWater::Bytes(100_000), 100_000);
-        let first = write(&spool, &[7; 120_000]);
+        let first = write(&spool, &vec![7; 120_000]);
 
         assert!(matches!(spool.begin(Vec::new()), Err(SpoolError::Full)));
         let mut emergency = spool.begin_emergency(Vec::new()).unwrap();
         let object = emergency.object();
-        emergency.write(&[8; 90_000]).unwrap();
-        emergency.commit(&facts_of(object, &[8; 90_000]), Durability::Durable).unwrap();
+        emergency.write(&vec![8; 90_000]).unwrap();
+        emergency.commit(&facts_of(object, &vec![8; 90_000]), Durability::Durable).unwrap();
         assert!(matches!(spool.begin_emergency(Vec::new()), Err(SpoolError::Full)));
 
         spool.remove(first).unwrap();
@@ -582,7 +582,7 @@ mod tests {
     fn what_a_restart_finds_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let first = spool(folder.path());
-        write(&first, &[7; 120_000]);
+        write(&first, &vec![7; 120_000]);
         let held = first.measure().unwrap().held;
         drop(first);
 

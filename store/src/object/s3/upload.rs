@@ -135,6 +135,11 @@ pub(super) async fn put_all(
     bucket: &Arc<Bucket>,
     files: Vec<(ObjectId, PathBuf)>,
 ) -> Vec<Result<(), ObjectError>> {
+    // Once and not by each: who finds the store down here would find it so one after the other.
+    if let Err(error) = probe::abilities(bucket).await {
+        let rest = files.iter().skip(1).map(|_| Err(ObjectError::NotTried));
+        return std::iter::once(Err(error)).chain(rest).take(files.len()).collect();
+    }
     let in_trouble = Arc::new(AtomicBool::new(false));
     let answers = stream::iter(files).map(|(object, path)| {
         let (bucket, in_trouble) = (bucket.clone(), in_trouble.clone());
