@@ -227,7 +227,9 @@ impl Storing {
             return Outcome::Nothing;
         }
         let Some(answers) = self.put(&objects).await else {
-            objects.iter().for_each(|object| self.backlog.failed(*object, wait));
+            for object in objects {
+                self.backlog.failed(object, wait);
+            }
             return Outcome::Nothing;
         };
         let (mut stored, mut failed, mut down) = (Vec::new(), Vec::new(), None);

@@ -135,7 +135,7 @@ mod tests {
             (another, false),
             (routine, false),
         ] {
-            assert_eq!(may_be_emergency(&[route.clone()], &origin), known, "{route:?}");
+            assert_eq!(may_be_emergency(std::slice::from_ref(&route), &origin), known, "{route:?}");
         }
         origin.addressed_to = Some(Addressed {
             partner: "ri".to_owned(),
