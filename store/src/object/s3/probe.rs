@@ -60,6 +60,8 @@ async fn probe_at(bucket: &Bucket, key: &str, text: &[u8]) -> Result<Abilities, 
         // Each server has its own word for it; the key was right a moment ago.
         Err(error) => match trouble(&error) {
             Trouble::Damaged(_) | Trouble::WrongKey(_) | Trouble::Other { .. } => true,
+            // Refused, perhaps for this and perhaps not: reading back is the safe guess.
+            Trouble::Busy { status: 500, .. } => false,
             trouble => return Err(remote("write", trouble)),
         },
     };
