@@ -303,6 +303,8 @@ pub(crate) struct Status {
     pub(crate) web: Option<String>,
     pub(crate) partners: Vec<Partner>,
     pub(crate) spool: Spool,
+    #[serde(default)]
+    pub(crate) object_store: ObjectStore,
     pub(crate) totals: Totals,
     pub(crate) readiness: Readiness,
     pub(crate) problems: Vec<String>,
@@ -334,7 +336,28 @@ pub(crate) struct Partner {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Spool {
     pub(crate) waiting: u64,
+    #[serde(default)]
+    pub(crate) held_bytes: Option<u64>,
     pub(crate) room_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) emergency_room_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) room_files: Option<u64>,
+    #[serde(default)]
+    pub(crate) room_days: Option<f64>,
+}
+
+/// Where objects stay, and what is not there yet.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct ObjectStore {
+    pub(crate) kind: String,
+    pub(crate) reachable: Option<bool>,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) why: Option<String>,
+    pub(crate) waiting: u64,
+    pub(crate) waiting_bytes: u64,
+    pub(crate) oldest_waiting: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

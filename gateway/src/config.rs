@@ -20,6 +20,7 @@ use std::time::Duration;
 use gantry_store::dicom::{AeTitle, Tag};
 use gantry_store::facts::{Priority, Purpose};
 use gantry_store::index::PostgresSettings;
+pub use gantry_store::spool::HighWater;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -209,13 +210,24 @@ pub struct Intake {
     /// Index, log and the object being moved out of the spool usually share the disk: were it full, what drains the
     /// spool would stop too, and nothing would ever free it.
     pub reserve: u64,
+    /// How full the spool may get before C-STORE is answered A700: what stands between an object store that is down and
+    /// a disk that is full.
+    pub high_water: HighWater,
+    /// Bytes beyond the high-water mark that emergencies may still use.
+    pub emergency_reserve: u64,
     /// Bytes of the longest data set taken in.
     pub max_instance_size: u64,
 }
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { acknowledge: Acknowledge::Durable, reserve: 1 << 30, max_instance_size: 8 << 30 }
+        Self {
+            acknowledge: Acknowledge::Durable,
+            reserve: 1 << 30,
+            high_water: HighWater::Percent(95),
+            emergency_reserve: 1 << 30,
+            max_instance_size: 8 << 30,
+        }
     }
 }
 
@@ -261,11 +273,13 @@ impl Default for Limits {
 }
 
 /// `[object-store]`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ObjectStore {
     /// Files below [`Node::objects_dir`].
     #[default]
     File,
+    /// A bucket.
+    S3(Box<gantry_store::object::s3::Settings>),
 }
 
 /// `[database]`.

@@ -2,13 +2,16 @@
 //!
 //! `receive` is what a sender waits for: the data set streams through the scanner into a sealed spool file; the order is
 //! segments, completeness, header, sync, rename, sync of the folder, answer. `drain` follows behind: spool entries become
-//! rows and deliveries, then objects. `sweep` is what happens first after a crash. Between `receive` and `drain` lies
+//! rows and deliveries, which `storing` then makes objects. `sweep` is what happens first after a crash. Between `receive` and `drain` lies
 //! only what is durable, so either may stop at any point. Knows nothing of associations or of how partners are reached.
 
+pub mod backlog;
 pub mod drain;
 pub mod receive;
+mod storing;
 pub mod sweep;
 
+pub use backlog::Backlog;
 pub use drain::{Arrived, Drain, Handoff, OpenStudies};
 pub use receive::{Announced, Intake, IntakeError, Receiver};
 
@@ -59,7 +62,7 @@ mod tests {
         }
 
         fn intake(&self, handoff: Handoff) -> Arc<Intake> {
-            Intake::new(self.spool.clone(), Durability::Durable, 1 << 30, handoff)
+            Intake::new(self.spool.clone(), Durability::Durable, 1 << 30, [].into(), handoff)
         }
 
         fn drain(&self, handoff: Handoff) -> Drain {

@@ -7,4 +7,4 @@
 pub mod explain;
 pub mod rule;
 
-pub use rule::destinations;
+pub use rule::{destinations, may_be_emergency};

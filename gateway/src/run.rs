@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gantry_store::delivered::Delivered;
 use gantry_store::index::{Index, IndexError};
-use gantry_store::object::{FileObjects, ObjectError, ObjectStore};
+use gantry_store::object::{FileObjects, ObjectError, ObjectStore, S3Objects};
 use gantry_store::sealed::{Keyring, KeyringError};
 use gantry_store::spool::{Durability, Spool, SpoolError};
 use jiff::Timestamp;
@@ -113,10 +113,11 @@ impl Store {
         let node = &config.node;
         make_private(&node.data_dir)?;
         let keyring = Arc::new(Keyring::open(&node.keys_dir())?);
-        let spool = Arc::new(Spool::open(&node.spool_dir(), keyring, config.intake.reserve)?);
-        let objects: Arc<dyn ObjectStore> = match config.object_store {
-            crate::config::ObjectStore::File => Arc::new(FileObjects::open(&node.objects_dir())?),
-        };
+        let intake = &config.intake;
+        let spool = Spool::open(&node.spool_dir(), keyring, intake.reserve)?
+            .limited(intake.high_water, intake.emergency_reserve);
+        let spool = Arc::new(spool);
+        let objects = objects(config)?;
         let index = match &config.database {
             crate::config::Database::Sqlite => Index::open(&node.index_path()).await?,
             crate::config::Database::Postgres(settings) => {
@@ -130,6 +131,18 @@ impl Store {
             .map_err(|source| StartError::DataDir { path: delivered, source })?;
         Ok(Self { spool, objects, index, delivered: Arc::new(delivered), owner })
     }
+}
+
+/// Opens the object store that a configuration names; nothing is sent to one on the network yet.
+pub fn objects(config: &Config) -> Result<Arc<dyn ObjectStore>, ObjectError> {
+    Ok(match &config.object_store {
+        crate::config::ObjectStore::File => {
+            Arc::new(FileObjects::open(&config.node.objects_dir())?)
+        }
+        crate::config::ObjectStore::S3(settings) => {
+            Arc::new(S3Objects::open((**settings).clone())?)
+        }
+    })
 }
 
 fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
@@ -182,6 +195,7 @@ impl Node {
             spool.clone(),
             durability,
             config.intake.max_instance_size,
+            config.routes.clone().into(),
             handoff.clone(),
         );
 

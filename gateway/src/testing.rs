@@ -69,6 +69,8 @@ pub(crate) fn config_in(folder: &Path, partners: &[(&str, &str, &[Fingerprint])]
     let mut config = config_with(partners);
     config.node.data_dir = folder.to_owned();
     config.intake.reserve = 0;
+    config.intake.high_water = crate::config::HighWater::Percent(100);
+    config.intake.emergency_reserve = 0;
     config
 }
 

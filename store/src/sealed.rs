@@ -43,9 +43,11 @@ use crate::facts::{Facts, ObjectId};
 
 pub mod keyring;
 mod reader;
+mod rewrap;
 
 pub use keyring::{KeyId, Keyring, KeyringError};
 pub use reader::{ReadAt, SealedReader};
+pub use rewrap::{Rewrapped, key_of, rewrap};
 
 /// Bytes in front of the first segment.
 pub const HEADER: usize = 8192;

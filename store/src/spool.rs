@@ -15,12 +15,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
 
 use crate::facts::{Facts, ObjectId};
 use crate::sealed::{HEADER, Keyring, ReadAt, SealedError, SealedReader, Sealer};
+
+/// Inodes that are left to index and log, which make a few files.
+const INODES: u64 = 256;
 
 /// Why the spool cannot take, keep or give an instance.
 #[derive(Debug, Error)]
@@ -66,12 +70,37 @@ pub enum Durability {
     Received,
 }
 
+/// How full the spool may get with what can wait: what is beyond it is for emergencies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HighWater {
+    /// So many hundredths of its disk's bytes and inodes, whoever uses them.
+    Percent(u8),
+    /// So many bytes of its own.
+    Bytes(u64),
+}
+
+/// What the spool can still take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Room {
+    /// Bytes, for what can wait.
+    pub bytes: u64,
+    /// Bytes, for emergencies.
+    pub emergency_bytes: u64,
+    /// Files, for what can wait, if the file system counts them.
+    pub inodes: Option<u64>,
+    /// Bytes that it holds.
+    pub held: u64,
+}
+
 /// A folder of sealed files, owned by one running node.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
     keyring: Arc<Keyring>,
     reserve: u64,
+    high_water: HighWater,
+    emergency_reserve: u64,
+    held: AtomicU64,
     names: SharedSync,
     // Held for as long as the spool lives, so that two nodes never share one.
     _lock: File,
@@ -115,7 +144,29 @@ impl Spool {
                 .map_err(failed("sync the folder"))?;
         }
         let names = SharedSync::new(File::open(folder).map_err(failed("open the folder"))?);
-        Ok(Self { folder: folder.to_owned(), keyring, reserve, names, _lock: lock })
+        let mut held = 0;
+        for entry in fs::read_dir(folder).map_err(failed("list"))? {
+            let entry = entry.map_err(failed("list"))?;
+            if entry.path().extension().is_some_and(|extension| extension == "sealed") {
+                held += entry.metadata().map_err(failed("list"))?.len();
+            }
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            keyring,
+            reserve,
+            high_water: HighWater::Percent(100),
+            emergency_reserve: 0,
+            held: held.into(),
+            names,
+            _lock: lock,
+        })
+    }
+
+    /// With a mark up to which it takes what can wait, and bytes beyond that for emergencies.
+    #[must_use]
+    pub fn limited(self, high_water: HighWater, emergency_reserve: u64) -> Self {
+        Self { high_water, emergency_reserve, ..self }
     }
 
     /// Removes what a crash left unfinished, and lists what counts. For the start, before anything arrives.
@@ -149,11 +200,49 @@ impl Spool {
         Ok(entries)
     }
 
-    /// Bytes that are free for instances on the spool's disk, beyond the reserve.
+    /// Bytes that are free for what can wait.
     pub fn room(&self) -> Result<u64, SpoolError> {
+        self.measure().map(|room| if room.inodes == Some(0) { 0 } else { room.bytes })
+    }
+
+    /// What it can still take, and what it holds.
+    ///
+    /// Nothing goes into the reserve, which index and object store need to empty the spool. What can wait ends at the
+    /// high-water mark, and where emergencies would otherwise find no room.
+    pub fn measure(&self) -> Result<Room, SpoolError> {
         let disk = rustix::fs::statvfs(&self.folder)
             .map_err(|errno| failed("measure the disk")(errno.into()))?;
-        Ok((disk.f_bavail * disk.f_frsize).saturating_sub(self.reserve))
+        let held = self.held.load(Ordering::Relaxed);
+        let free = (disk.f_bavail * disk.f_frsize).saturating_sub(self.reserve);
+        let below_mark = match self.high_water {
+            HighWater::Bytes(most) => most.saturating_sub(held),
+            HighWater::Percent(percent) => {
+                below(percent, disk.f_blocks, disk.f_bfree) * disk.f_frsize
+            }
+        };
+        let beyond_mark = match self.high_water {
+            HighWater::Bytes(most) => (most + self.emergency_reserve).saturating_sub(held),
+            HighWater::Percent(percent) => {
+                let mark = share(percent, disk.f_blocks) * disk.f_frsize;
+                let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
+                (mark + self.emergency_reserve).saturating_sub(used)
+            }
+        };
+        let inodes = match self.high_water {
+            // Some file systems make inodes as they need them, and say that there are none.
+            _ if disk.f_files == 0 => None,
+            HighWater::Bytes(_) => Some(disk.f_favail.saturating_sub(INODES)),
+            HighWater::Percent(percent) => Some(
+                below(percent, disk.f_files, disk.f_ffree)
+                    .min(disk.f_favail.saturating_sub(INODES)),
+            ),
+        };
+        Ok(Room {
+            bytes: below_mark.min(free.saturating_sub(self.emergency_reserve)),
+            emergency_bytes: beyond_mark.min(free),
+            inodes,
+            held,
+        })
     }
 
     /// Begins an instance. `memory` is the segment buffer of an earlier one, or empty.
@@ -162,6 +251,19 @@ impl Spool {
         if self.room()? == 0 {
             return Err(SpoolError::Full);
         }
+        self.begin_in(memory)
+    }
+
+    /// Begins an emergency, for which there is room beyond the high-water mark.
+    pub fn begin_emergency(&self, memory: Vec<u8>) -> Result<Incoming<'_>, SpoolError> {
+        self.names.healthy()?;
+        if self.measure()?.emergency_bytes == 0 {
+            return Err(SpoolError::Full);
+        }
+        self.begin_in(memory)
+    }
+
+    fn begin_in(&self, memory: Vec<u8>) -> Result<Incoming<'_>, SpoolError> {
         let object = ObjectId::new();
         let sealer = Sealer::new(object, &self.keyring, memory).map_err(SpoolError::Seal)?;
         let path = self.folder.join(format!("{object}.part"));
@@ -186,18 +288,29 @@ impl Spool {
 
     /// Removes an entry that is kept elsewhere by now. One that is already gone is no error.
     pub fn remove(&self, object: ObjectId) -> Result<(), SpoolError> {
-        match fs::remove_file(self.path(object)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove an entry")(error))
+        let path = self.path(object);
+        let length = fs::metadata(&path).map_or(0, |entry| entry.len());
+        match fs::remove_file(path) {
+            Ok(()) => {
+                self.gone(length);
+                Ok(())
             }
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove an entry")(error)),
         }
+    }
+
+    fn gone(&self, length: u64) {
+        let less = |held: u64| Some(held.saturating_sub(length));
+        // Never an error: the closure always answers.
+        let _ = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Sets aside an entry that cannot be read, out of the way of the others and for a person to look at.
     pub fn set_aside(&self, object: ObjectId) -> Result<PathBuf, SpoolError> {
         let aside = self.folder.join(format!("{object}.damaged"));
         fs::rename(self.path(object), &aside).map_err(failed("set an entry aside"))?;
+        self.gone(fs::metadata(&aside).map_or(0, |entry| entry.len()));
         Ok(aside)
     }
 
@@ -205,6 +318,17 @@ impl Spool {
     pub fn keyring(&self) -> &Arc<Keyring> {
         &self.keyring
     }
+}
+
+/// So many hundredths of a number.
+fn share(percent: u8, of: u64) -> u64 {
+    // Divided first: blocks times a hundred could overflow, and a hundredth of a disk is more than the rounding.
+    of / 100 * u64::from(percent) + of % 100 * u64::from(percent) / 100
+}
+
+/// How many may still be used until so many hundredths are.
+fn below(percent: u8, all: u64, free: u64) -> u64 {
+    share(percent, all).saturating_sub(all - free.min(all))
 }
 
 fn object_of(path: &Path) -> Option<ObjectId> {
@@ -250,6 +374,7 @@ impl Incoming<'_> {
         fs::rename(&self.path, &entry).map_err(failed("name a file"))?;
         // From here on the entry exists: dropping must not take it away again.
         self.path.clear();
+        self.spool.held.fetch_add(self.at, Ordering::Relaxed);
         if durability == Durability::Durable {
             self.spool.names.sync()?;
         }
@@ -421,6 +546,47 @@ mod tests {
         let spool = Spool::open(&folder.path().join("spool"), keyring, u64::MAX).unwrap();
 
         assert!(matches!(spool.begin(Vec::new()), Err(SpoolError::Full)));
+    }
+
+    #[test]
+    fn beyond_the_mark_only_emergencies_are_taken_until_their_reserve_is_used_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::create(&folder.path().join("keys")).unwrap());
+        let spool = Spool::open(&folder.path().join("spool"), keyring, 0).unwrap();
+        let spool = spool.limited(HighWater::Bytes(100_000), 100_000);
+        let first = write(&spool, &vec![7; 120_000]);
+
+        assert!(matches!(spool.begin(Vec::new()), Err(SpoolError::Full)));
+        let mut emergency = spool.begin_emergency(Vec::new()).unwrap();
+        let object = emergency.object();
+        emergency.write(&vec![8; 90_000]).unwrap();
+        emergency.commit(&facts_of(object, &vec![8; 90_000]), Durability::Durable).unwrap();
+        assert!(matches!(spool.begin_emergency(Vec::new()), Err(SpoolError::Full)));
+
+        spool.remove(first).unwrap();
+        spool.remove(object).unwrap();
+        assert_eq!(spool.measure().unwrap().held, 0);
+        assert!(spool.begin(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_share_of_the_disk_counts_whoever_uses_it() {
+        assert_eq!((share(80, 1_000), share(80, 7), share(100, u64::MAX)), (800, 5, u64::MAX));
+        assert_eq!(
+            (below(80, 1_000, 300), below(80, 1_000, 200), below(80, 1_000, 0)),
+            (100, 0, 0)
+        );
+    }
+
+    #[test]
+    fn what_a_restart_finds_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = spool(folder.path());
+        write(&first, &vec![7; 120_000]);
+        let held = first.measure().unwrap().held;
+        drop(first);
+
+        assert_eq!((spool(folder.path()).measure().unwrap().held, held > 120_000), (held, true));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::eventually::eventually;
 use crate::http::{Answer, Ask};
 use crate::process::{Process, leashed};
 
+/// For tests on a disk that somebody else may have filled.
+const WHOLE_DISK: &str = "spool-high-water = \"100%\"\nemergency-reserve = \"0B\"\n";
+
 /// How long a start may take, and an end that drains.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -47,6 +50,7 @@ pub struct Setup {
     log_level: String,
     max_associations: usize,
     intake: String,
+    object_store: String,
     association: String,
     delivery: String,
     database: String,
@@ -63,7 +67,8 @@ impl Setup {
             data_dir: None,
             log_level: "info".to_owned(),
             max_associations: 64,
-            intake: "reserve = \"0B\"\n".to_owned(),
+            intake: format!("reserve = \"0B\"\n{WHOLE_DISK}"),
+            object_store: String::new(),
             association: String::new(),
             delivery:
                 "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\n"
@@ -105,9 +110,17 @@ impl Setup {
         self
     }
 
-    /// With these lines in `[intake]`, instead of a reserve of nothing.
+    /// With these lines in `[intake]`, instead of a reserve of nothing; where they say nothing of a high-water mark, the
+    /// spool may fill its disk.
     pub fn intake(mut self, lines: &str) -> Self {
-        self.intake = format!("{lines}\n");
+        let whole_disk = if lines.contains("spool-high-water") { "" } else { WHOLE_DISK };
+        self.intake = format!("{lines}\n{whole_disk}");
+        self
+    }
+
+    /// With these lines in `[object-store]`, instead of files.
+    pub fn object_store(mut self, lines: &str) -> Self {
+        self.object_store = format!("[object-store]\n{lines}\n");
         self
     }
 
@@ -234,9 +247,9 @@ impl Setup {
             )
         });
         let rest = format!(
-            "[web]\naddress = \"127.0.0.1:0\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
+            "{}[web]\naddress = \"127.0.0.1:0\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
              [log]\nformat = \"json\"\nlevel = \"{}\"\n",
-            self.intake, self.association, self.delivery, self.log_level
+            self.object_store, self.intake, self.association, self.delivery, self.log_level
         );
         [node, tls.unwrap_or_default(), rest, self.database.clone(), self.parties.clone()].concat()
     }
@@ -439,7 +452,7 @@ impl Gateway {
     pub async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(program());
         command.args(arguments).arg("--config").arg(self.config()).env_remove("RUST_LOG");
-        command.output().await.expect("the program runs")
+        command.kill_on_drop(true).output().await.expect("the program runs")
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use gantry_store::facts::ObjectId;
-use gantry_store::object::{self, FileObjects, ObjectStore as _};
+use gantry_store::object::{self, FileObjects, ObjectStore};
 use gantry_store::sealed::{Keyring, ReadAt, SealedError, SealedReader};
 
 use crate::digest;
@@ -26,6 +26,12 @@ pub struct Held {
 impl Held {
     /// Reads all of it; a file that does not open fails the test.
     pub fn in_data_dir(data_dir: &Path) -> Self {
+        let objects = FileObjects::open(&data_dir.join("objects")).expect("the object store opens");
+        Self::with_objects(data_dir, &objects)
+    }
+
+    /// The same of a node whose objects are elsewhere.
+    pub fn with_objects(data_dir: &Path, objects: &dyn ObjectStore) -> Self {
         let keyring = Keyring::open(&data_dir.join("keys")).expect("the node's keys open");
         let mut held = Self::default();
         for entry in std::fs::read_dir(data_dir.join("spool")).into_iter().flatten() {
@@ -45,14 +51,13 @@ impl Held {
                 _ => held.leftovers.push(name),
             }
         }
-        let objects = FileObjects::open(&data_dir.join("objects")).expect("the object store opens");
         let mut after = None;
         loop {
             let page = objects.list(after, 1000).expect("objects can be listed");
             let Some(last) = page.last() else { return held };
             after = Some(*last);
             for object in page {
-                held.add(&object::read(&objects, object, &keyring).expect("an object opens"));
+                held.add(&object::read(objects, object, &keyring).expect("an object opens"));
                 held.stored += 1;
             }
         }

@@ -11,6 +11,7 @@
     reason = "a panic is how a test fails"
 )]
 
+pub mod ceph;
 pub mod certificates;
 pub mod dcmtk;
 pub mod disk;
@@ -23,6 +24,7 @@ pub mod orthanc;
 pub mod part10;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod raw;
 pub mod scripted;

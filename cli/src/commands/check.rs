@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use clap::Args;
 use gantry_gateway::config::{
-    self, Config, Finding, ListenerTls, Partner, PartnerTls, Route, Severity, Style, WebTls,
+    self, Config, Finding, ListenerTls, ObjectStore, Partner, PartnerTls, Route, Severity, Style,
+    WebTls,
 };
 use gantry_gateway::telemetry::chain;
 use gantry_gateway::tls;
+use gantry_store::object::s3::{self, Settings};
+use gantry_store::object::{ObjectError, ObjectStore as _, S3Objects};
 use gantry_store::sealed::{Keyring, KeyringError};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -25,7 +28,8 @@ use crate::words;
 /// Is the configuration right?
 ///
 /// Reads gantry.toml, conf.d/*.toml, certificates and keys, and tries the folders; works with and without a running node.
-/// Every problem is shown with its line and what to do about it. Exit code 2 says that the node would not start.
+/// An object store on the network is tried: something is written there, read back and removed. Every problem is shown with
+/// its line and what to do about it. Exit code 2 says that the node would not start, or could not store.
 #[derive(Args, Debug)]
 #[command(before_help = "\
 Examples:
@@ -62,6 +66,8 @@ struct Summary<'a> {
     organisation: &'a str,
     data_dir: &'a Path,
     database: Database,
+    /// The bucket, its prefix, and where it is; null for files.
+    bucket: Option<BucketSummary<'a>>,
     listeners: Vec<ListenerSummary<'a>>,
     web: Option<WebSummary>,
     sources: Vec<SourceSummary<'a>>,
@@ -90,6 +96,30 @@ struct ServerSummary {
     schema: Option<i64>,
     /// The latest step that this program knows, and the node's start brings it to.
     known: i64,
+}
+
+impl ServerSummary {
+    fn said(&self) -> String {
+        let schema = match self.schema {
+            None => "empty".to_owned(),
+            Some(schema) if schema < self.known => {
+                format!("schema {schema}, to be brought to {}", self.known)
+            }
+            Some(schema) => format!("schema {schema}"),
+        };
+        format!(
+            "PostgreSQL {}, connected in {} ms, answers in {} ms, {schema}",
+            self.version, self.connected_in_ms, self.answered_in_ms
+        )
+    }
+}
+
+#[derive(Serialize)]
+struct BucketSummary<'a> {
+    name: &'a str,
+    prefix: &'a str,
+    endpoint: Option<&'a str>,
+    region: &'a str,
 }
 
 #[derive(Serialize)]
@@ -169,7 +199,10 @@ pub(crate) async fn run(_: &Arguments, global: &Global, output: Output) -> Resul
     heard(tell(&config, &path, &warnings, &troubles, &summary, output))?;
     if stops > 0 {
         let problems = words::count(stops as u64, "problem", "problems");
-        return Err(Failure::new(exit, format_args!("the node would not start: {problems}")));
+        return Err(Failure::new(
+            exit,
+            format_args!("the node would not start or not store: {problems}"),
+        ));
     }
     Ok(exit)
 }
@@ -243,7 +276,15 @@ fn surroundings(config: &Config) -> Vec<Trouble> {
             );
         }
     }
-    for folder in [&config.node.data_dir, &config.node.spool_dir(), &config.node.objects_dir()] {
+    let mut folders = vec![config.node.data_dir.clone(), config.node.spool_dir()];
+    match &config.object_store {
+        ObjectStore::File => folders.push(config.node.objects_dir()),
+        ObjectStore::S3(settings) => troubles.extend(bucket(settings)),
+    }
+    let mut problem = |message: String, help: String| {
+        troubles.push(Trouble { severity: Severity::Problem, message, help });
+    };
+    for folder in &folders {
         match writable(folder) {
             Ok(()) => {}
             Err(error) => problem(
@@ -309,6 +350,74 @@ async fn database(config: &Config, troubles: &mut Vec<Trouble>) -> Database {
     Database::Postgres { address, server }
 }
 
+/// What is wrong with a bucket, found out by using it.
+fn bucket(settings: &Settings) -> Vec<Trouble> {
+    let at = settings.endpoint.as_deref().unwrap_or("AWS");
+    let name = format!("bucket {} at {at}", settings.bucket);
+    let probed = S3Objects::open(settings.clone()).and_then(|store| store.probe());
+    let abilities = match probed {
+        Ok(abilities) => abilities,
+        Err(error) => {
+            let (severity, help) = match &error {
+                ObjectError::Remote { source, .. } => (how_bad(source), source.remedy()),
+                ObjectError::Full => {
+                    (Severity::Warning, "make room in the store, or raise the quota")
+                }
+                _ => (Severity::Problem, "see [object-store]"),
+            };
+            return vec![Trouble {
+                severity,
+                message: format!("{name}: {}", chain(&error)),
+                help: help.to_owned(),
+            }];
+        }
+    };
+    let lacks = |has: bool, what: &str, help: &str| {
+        (!has).then(|| Trouble {
+            severity: Severity::Warning,
+            message: format!("{name} {what}"),
+            help: help.to_owned(),
+        })
+    };
+    let lacking = [
+        lacks(
+            abilities.conditional_create,
+            "does not honour If-None-Match: each name is looked up before it is written",
+            "nothing needs to be done while each node has a prefix of its own",
+        ),
+        lacks(
+            abilities.verifies,
+            "takes what is not what was signed: every object is read back before it counts",
+            "a server that checks x-amz-content-sha256 makes storing twice as fast",
+        ),
+        lacks(
+            abilities.ranges,
+            "does not give parts of an object: to see one image of many, all are read",
+            "use a server that honours Range",
+        ),
+    ];
+    lacking.into_iter().flatten().collect()
+}
+
+/// What may pass by itself stops nobody: until then instances wait in the spool.
+fn how_bad(trouble: &s3::Trouble) -> Severity {
+    use s3::Trouble as T;
+    match trouble {
+        T::Refused | T::TimedOut | T::Broken(_) | T::Full(_) | T::Busy { .. } => Severity::Warning,
+        T::NoSuchHost
+        | T::Tls(_)
+        | T::NoCredentials(_)
+        | T::WrongKey(_)
+        | T::NotAllowed
+        | T::NoBucket
+        | T::ClockSkew
+        | T::WrongRegion(_)
+        | T::Damaged(_)
+        | T::Other { .. }
+        | T::Nonsense(_) => Severity::Problem,
+    }
+}
+
 /// Tries with a file that has no name, so that a node which runs sees nothing of it. Of a folder that is still to be made
 /// the nearest one above is tried.
 fn writable(folder: &Path) -> io::Result<()> {
@@ -327,6 +436,15 @@ impl<'a> Summary<'a> {
             organisation: &config.node.organisation,
             data_dir: &config.node.data_dir,
             database: Database::Sqlite,
+            bucket: match &config.object_store {
+                ObjectStore::File => None,
+                ObjectStore::S3(settings) => Some(BucketSummary {
+                    name: &settings.bucket,
+                    prefix: &settings.prefix,
+                    endpoint: settings.endpoint.as_deref(),
+                    region: &settings.region,
+                }),
+            },
             listeners: config
                 .listeners
                 .iter()
@@ -396,30 +514,26 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
         output.paint(Paint::Bold, node.ae_title),
         node.organisation
     ))?;
-    match &node.database {
-        Database::Sqlite => {
-            output.line(format_args!("  keeps everything in {}", node.data_dir.display()))?;
+    let folder = node.data_dir.display();
+    match (&node.bucket, &node.database) {
+        (None, Database::Sqlite) => output.line(format_args!("  keeps everything in {folder}"))?,
+        (None, Database::Postgres { .. }) => {
+            output.line(format_args!("  keeps images in {folder}"))?;
         }
-        Database::Postgres { address, server } => {
-            output.line(format_args!("  keeps images in {}", node.data_dir.display()))?;
-            let said = match server {
-                None => "not there now".to_owned(),
-                Some(server) => {
-                    let schema = match server.schema {
-                        None => "empty".to_owned(),
-                        Some(schema) if schema < server.known => {
-                            format!("schema {schema}, to be brought to {}", server.known)
-                        }
-                        Some(schema) => format!("schema {schema}"),
-                    };
-                    format!(
-                        "PostgreSQL {}, connected in {} ms, answers in {} ms, {schema}",
-                        server.version, server.connected_in_ms, server.answered_in_ms
-                    )
-                }
-            };
-            output.line(format_args!("  keeps rows in {address} ({said})"))?;
-        }
+        (Some(bucket), _) => output.line(format_args!(
+            "  keeps images in bucket {} at {}{}, the rest in {folder}",
+            bucket.name,
+            bucket.endpoint.unwrap_or(bucket.region),
+            if bucket.prefix.is_empty() {
+                String::new()
+            } else {
+                format!(" below {}", bucket.prefix)
+            },
+        ))?,
+    }
+    if let Database::Postgres { address, server } = &node.database {
+        let said = server.as_ref().map_or_else(|| "not there now".to_owned(), ServerSummary::said);
+        output.line(format_args!("  keeps rows in {address} ({said})"))?;
     }
     for listener in &node.listeners {
         let who = match (listener.tls, listener.allow.as_slice()) {

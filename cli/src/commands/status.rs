@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::Global;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Paint};
-use crate::views::Status;
+use crate::views::{ObjectStore, Spool, Status};
 use crate::words;
 
 /// Does it run, and is all well?
@@ -64,14 +65,12 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         words::count(totals.instances, "image", "images"),
         words::bytes(totals.bytes)
     ))?;
-    let room = status.spool.room_bytes.map_or_else(
-        || "room not known".to_owned(),
-        |room| format!("room for {}", words::bytes(room)),
-    );
     output.line(format_args!(
-        "  spool: {room}; {} not yet in the object store",
+        "  spool: {}; {} not yet in the object store",
+        room(&status.spool),
         words::count(status.spool.waiting, "image", "images")
     ))?;
+    output.line(format_args!("  object store: {}", object_store(&status.object_store, output)))?;
 
     output.line("")?;
     if status.partners.is_empty() {
@@ -108,4 +107,55 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What the spool can still take, and how long that lasts.
+fn room(spool: &Spool) -> String {
+    let Some(bytes) = spool.room_bytes else { return "room not known".to_owned() };
+    let mut said = format!("room for {}", words::bytes(bytes));
+    if bytes == 0 || spool.room_files == Some(0) {
+        said = format!(
+            "full; emergencies have {}",
+            words::bytes(spool.emergency_room_bytes.unwrap_or_default())
+        );
+    } else if let Some(files) = spool.room_files.filter(|files| *files < 100_000) {
+        said = format!("{said} and {}", words::count(files, "file", "files"));
+    }
+    match spool.room_days {
+        Some(days) if days < 2.0 => format!("{said}, {:.0} hours of the recent rate", days * 24.0),
+        Some(days) => format!("{said}, {days:.0} days of the recent rate"),
+        None => said,
+    }
+}
+
+/// Whether it takes objects, and what waits for it.
+fn object_store(store: &ObjectStore, output: Output) -> String {
+    let since = |since: Option<Timestamp>| {
+        since
+            .map(|since| format!(" for {}", words::age(since, Timestamp::now())))
+            .unwrap_or_default()
+    };
+    let state = match (store.reachable, &store.why) {
+        (Some(true), _) => "takes objects".to_owned(),
+        (Some(false), why) => format!(
+            "{}{}: {}",
+            output.paint(Paint::Red, "takes nothing"),
+            since(store.since),
+            why.as_deref().unwrap_or("it did not say why")
+        ),
+        (None, _) => "not used yet".to_owned(),
+    };
+    if store.waiting == 0 {
+        return format!("{}, {state}", store.kind);
+    }
+    let oldest = store
+        .oldest_waiting
+        .map(|oldest| format!(", the oldest for {}", words::age(oldest, Timestamp::now())));
+    format!(
+        "{}, {state}; {} ({}) wait to be stored{}",
+        store.kind,
+        words::count(store.waiting, "image", "images"),
+        words::bytes(store.waiting_bytes),
+        oldest.unwrap_or_default()
+    )
 }

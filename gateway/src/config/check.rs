@@ -7,6 +7,7 @@
 mod certificates;
 mod database;
 mod node;
+mod objects;
 mod parties;
 mod routes;
 

@@ -91,6 +91,8 @@ pub(super) struct WebSection {
 pub(super) struct IntakeSection {
     pub(super) acknowledge: Text,
     pub(super) reserve: Text,
+    pub(super) spool_high_water: Text,
+    pub(super) emergency_reserve: Text,
     pub(super) max_instance_size: Text,
 }
 
@@ -114,6 +116,16 @@ pub(super) struct ObjectStoreSection {
     pub(super) endpoint: Text,
     pub(super) region: Text,
     pub(super) path_style: Option<Spanned<bool>>,
+    pub(super) tls: Text,
+    pub(super) authority: Text,
+    pub(super) credentials_file: Text,
+    pub(super) instance_role: Option<Spanned<bool>>,
+    pub(super) sse: Text,
+    pub(super) sse_kms_key: Text,
+    pub(super) checksum: Text,
+    pub(super) connect_timeout: Text,
+    pub(super) response_timeout: Text,
+    pub(super) parallel: Number,
 }
 
 /// `[database]`

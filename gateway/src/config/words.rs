@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use gantry_store::dicom::AeTitle;
+use gantry_store::spool::HighWater;
 use ipnet::IpNet;
 
 use super::values::{self, HostPort};
@@ -127,6 +128,103 @@ pub(super) fn size(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Bad> 
         Some(size) if size > *range.end() => Err(Bad::new(message, "too large", help)),
         Some(size) => Ok(size),
     }
+}
+
+/// A share of the disk, or a size.
+pub(super) fn high_water(text: &str) -> Result<HighWater, Bad> {
+    if let Some(percent) = text.strip_suffix('%') {
+        if let Ok(percent @ 10..=100) = percent.trim_end().parse() {
+            return Ok(HighWater::Percent(percent));
+        }
+        let message = format!("{} is not a share that can stand here", quoted(text));
+        let help =
+            "Write a share of the disk from \"10%\" to \"100%\", or a size such as \"200GiB\".";
+        return Err(Bad::new(message, "not a whole number from 10 to 100", help));
+    }
+    size(text, &(64 << 20..=1 << 50)).map(HighWater::Bytes).map_err(|bad| Bad {
+        help: format!("{} Or a share of the disk, such as \"90%\".", bad.help),
+        ..bad
+    })
+}
+
+/// A bucket's name, as AWS has it; other servers are more liberal, and nobody needs them to be.
+pub(super) fn bucket(text: &str) -> Result<String, Bad> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    if (3..=63).contains(&text.len())
+        && text.chars().all(fits)
+        && ends(text.chars().next())
+        && ends(text.chars().next_back())
+    {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::new(
+        format!("{} is not the name of a bucket", quoted(text)),
+        "not a name that S3 allows",
+        "A bucket's name has 3 to 63 small letters, digits, hyphens and full stops.",
+    ))
+}
+
+/// What all keys in a bucket begin with.
+pub(super) fn prefix(text: &str) -> Result<String, Bad> {
+    let fits = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if text.is_empty() || text.len() <= 256 && text.split('/').all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::new(
+        format!("{} is not a prefix that can stand here", quoted(text)),
+        "not folders' names",
+        "Write names of letters, digits, hyphens, underscores and full stops with single slashes between them, such as \
+         \"gantry/rxx\".",
+    ))
+}
+
+/// Where an object store answers: scheme and host, and whether it is on this machine.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Bad> {
+    let bad = |label: &str| {
+        let help = "Write scheme, host and port, such as \"https://s3.trust.example:443\"; leave it out for AWS.";
+        Err(Bad::new(format!("endpoint {} is not valid", quoted(text)), label, help))
+    };
+    let Ok(uri) = text.parse::<Uri>() else { return bad("not an address of a server") };
+    let Some(authority) = uri.authority() else { return bad("not a scheme and a host") };
+    if authority.as_str().contains('@') {
+        // Not quoted, as it may hold a secret.
+        let help = "Write credentials-file, and scheme, host and port here.";
+        return Err(Bad::new("credentials do not stand in an endpoint", "hold a secret", help));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return bad("has a path; the bucket's name stands in bucket");
+    }
+    let host = authority.host().trim_matches(['[', ']']);
+    let loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let encrypted = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return bad("neither https nor http"),
+    };
+    Ok(Endpoint { url: text.trim_end_matches('/').to_owned(), encrypted, loopback })
+}
+
+/// What an endpoint's address says.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) url: String,
+    pub(super) encrypted: bool,
+    pub(super) loopback: bool,
+}
+
+/// The name of a region, as it goes into signatures.
+pub(super) fn region(text: &str) -> Result<String, Bad> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("{} is not the name of a region", quoted(text));
+    Err(Bad::new(message, "not a name", "Write it as the store has it, such as \"eu-west-2\"."))
 }
 
 pub(super) fn whole(number: i64, range: &RangeInclusive<u16>) -> Result<usize, Bad> {

@@ -1,16 +1,14 @@
 //! The drain: what the spool holds becomes rows and deliveries, then objects.
 //!
-//! Rows come first, in one transaction a batch, because a partner waits for the deliveries in them. Objects follow a
-//! little later in larger batches, because nobody waits for those; a spool file goes when its object is confirmed and
-//! its row is on the disk. Each step may be repeated, so a crash between any two is repaired by doing it again.
+//! Rows come first, in one transaction a batch, because a partner waits for the deliveries in them. Objects follow in a
+//! task of their own (`storing`), because nobody waits for those and a store may be slow or down. Each step may be
+//! repeated, so a crash between any two is repaired by doing it again.
 //!
 //! What arrives comes through a bounded queue. If that is full, or the index is down, nothing is lost: the entries are in
 //! the spool, and the drain lists the folder as soon as it is through with the queue.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,13 +17,16 @@ use gantry_store::delivered::{Delivered, Proof};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{Facts, ObjectId, Priority};
 use gantry_store::index::{Arrival, Index, IndexError, Recorded, RecordedAs, TransferId};
-use gantry_store::object::{ObjectError, ObjectStore};
+use gantry_store::object::ObjectStore;
+use gantry_store::sealed::sealed_length;
 use gantry_store::spool::{Durability, Spool};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
+use super::storing::Storing;
 use crate::config::Route;
 use crate::reindex;
 use crate::route;
@@ -36,15 +37,7 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// How long a batch waits for company; what an emergency's first image waits at most.
 const GATHER: Duration = Duration::from_millis(4);
-/// How many become objects at once.
-const STORE_BATCH: usize = 512;
-/// Objects wait until nothing has arrived for so long, because making them durable competes with the syncs that senders
-/// wait for.
-const STORE_LULL: Duration = Duration::from_millis(500);
-/// And this long at most, or until so many wait: the spool is not where instances stay.
-const STORE_LATEST: Duration = Duration::from_secs(15);
-const STORE_MOST: usize = 8192;
-/// How long to leave an index or object store alone after it failed.
+/// How long to leave an index alone after it failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the folder is listed although nothing says so.
 const LOOK: Duration = Duration::from_mins(1);
@@ -64,13 +57,20 @@ pub struct Handoff {
     queue: mpsc::Sender<Arrived>,
     behind: Arc<AtomicBool>,
     open: OpenStudies,
+    backlog: Backlog,
 }
 
 impl Handoff {
     /// Makes a queue.
     pub fn new() -> (Self, mpsc::Receiver<Arrived>) {
         let (queue, arrivals) = mpsc::channel(QUEUE);
-        (Self { queue, behind: Arc::default(), open: OpenStudies::default() }, arrivals)
+        let handoff = Self {
+            queue,
+            behind: Arc::default(),
+            open: OpenStudies::default(),
+            backlog: Backlog::default(),
+        };
+        (handoff, arrivals)
     }
 
     /// Tells that an instance is in the spool. Never waits.
@@ -85,6 +85,11 @@ impl Handoff {
         if !studies.is_empty() && self.queue.blocking_send(Arrived::Ended(studies)).is_err() {
             tracing::debug!("drain has stopped before the last association");
         }
+    }
+
+    /// What waits to be stored.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// The studies that are being received.
@@ -165,15 +170,6 @@ impl std::fmt::Debug for Drain {
 /// What the drain remembers between batches. All of it is repeated in spool and index.
 #[derive(Default)]
 struct Memory {
-    /// Objects with rows that are to be moved to the object store.
-    to_store: Vec<ObjectId>,
-    /// Spool entries that repeat what is kept already.
-    repeats: Vec<ObjectId>,
-    /// When something was last recorded, and since when something waits to be stored.
-    last_arrival: Option<Instant>,
-    waits_since: Option<Instant>,
-    /// Not before this, after a failure.
-    store_after: Option<Instant>,
     /// Transfers of studies that are being received, for the timeline.
     receiving: HashMap<StudyInstanceUid, HashSet<TransferId>>,
     /// Transfers of which nothing is being received any more, and the timeline does not say so yet.
@@ -182,21 +178,27 @@ struct Memory {
     knows_what_was_cut_off: bool,
 }
 
-impl Memory {
-    /// When what waits is to be stored; `None` if nothing does.
-    fn store_due(&self) -> Option<Instant> {
-        let waiting = self.to_store.len() + self.repeats.len();
-        let since = self.waits_since.filter(|_| waiting > 0)?;
-        let lull = self.last_arrival.unwrap_or(since) + STORE_LULL;
-        let due = if waiting >= STORE_MOST { since } else { lull.min(since + STORE_LATEST) };
-        Some(self.store_after.map_or(due, |after| due.max(after)))
-    }
+/// What becomes of a spool entry that has rows.
+enum Next {
+    /// It becomes an object.
+    Store,
+    /// It repeats what is kept.
+    Forget,
 }
 
 impl Drain {
     /// Works until stopped; then what has arrived becomes rows, and what has rows becomes objects, as far as that
     /// succeeds at the first try.
     pub async fn run(self, mut arrivals: mpsc::Receiver<Arrived>, stop: CancellationToken) {
+        let recorded = CancellationToken::new();
+        let storing = Storing {
+            spool: self.spool.clone(),
+            index: self.index.clone(),
+            objects: self.objects.clone(),
+            durability: self.durability,
+            backlog: self.handoff.backlog.clone(),
+        };
+        let storing = tokio::spawn(storing.run(recorded.clone()));
         let mut memory = Memory::default();
         self.catch_up(&mut memory).await;
         let mut next_look = Instant::now() + LOOK;
@@ -205,13 +207,11 @@ impl Drain {
             if self.handoff.behind.load(Ordering::Acquire) {
                 next_look = next_look.min(Instant::now() + PAUSE);
             }
-            let store_due = memory.store_due().unwrap_or(next_look).min(next_look);
             let first = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 first = arrivals.recv() => first,
-                () = sleep_until(store_due) => {
-                    self.store_if_due(&mut memory, false).await;
+                () = sleep_until(next_look.min(Instant::now() + PAUSE)) => {
                     if Instant::now() >= next_look || self.handoff.behind.swap(false, Ordering::AcqRel) {
                         next_look = Instant::now() + LOOK;
                         self.catch_up(&mut memory).await;
@@ -221,7 +221,6 @@ impl Drain {
             };
             let Some(first) = first else { break };
             self.take(first, &mut arrivals, &mut memory).await;
-            self.store_if_due(&mut memory, false).await;
             if arrivals.is_empty() && self.handoff.behind.swap(false, Ordering::AcqRel) {
                 self.catch_up(&mut memory).await;
             }
@@ -230,7 +229,12 @@ impl Drain {
         while let Some(arrived) = arrivals.recv().await {
             self.take(arrived, &mut arrivals, &mut memory).await;
         }
-        self.store_if_due(&mut memory, true).await;
+        recorded.cancel();
+        if storing.await.is_err() {
+            tracing::error!(
+                "storing has ended before its time; what waits is found at the next start"
+            );
+        }
     }
 
     /// Gathers what comes within a moment, and records it.
@@ -276,9 +280,10 @@ impl Drain {
             }
             Err(_) => return,
         };
-        let in_hand: HashSet<_> = memory.to_store.iter().chain(&memory.repeats).copied().collect();
+        let in_hand = self.handoff.backlog.in_hand();
         let entries: Vec<_> =
             entries.into_iter().filter(|object| !in_hand.contains(object)).collect();
+        let Ok(to_store) = self.to_store(&entries).await else { return };
         for page in entries.chunks(BATCH) {
             let known = match self.index.knows(page).await {
                 Ok(known) => known,
@@ -289,7 +294,18 @@ impl Drain {
             };
             let (rows, new): (Vec<_>, Vec<_>) =
                 page.iter().copied().partition(|object| known.contains(object));
-            memory.to_store.extend(rows);
+            let (rows, stored): (Vec<_>, Vec<_>) = rows.into_iter().partition(|object| {
+                to_store.as_ref().is_none_or(|to_store| to_store.contains(object))
+            });
+            self.handoff.backlog.keep_for_a_while(&stored);
+            let spool = self.spool.clone();
+            let waiting = tokio::task::spawn_blocking(move || {
+                let length =
+                    |object| std::fs::metadata(spool.path(object)).map_or(0, |file| file.len());
+                rows.into_iter().map(|object| (object, length(object))).collect::<Vec<_>>()
+            });
+            let Ok(waiting) = waiting.await else { return };
+            self.handoff.backlog.add(&waiting, &[]);
             let spool = self.spool.clone();
             let read = tokio::task::spawn_blocking(move || {
                 new.into_iter()
@@ -301,10 +317,24 @@ impl Drain {
             let proofs = reindex::proofs_of(&self.delivered, &batch).await;
             self.record(batch, &proofs, memory).await;
         }
-        if !memory.to_store.is_empty() {
-            memory.waits_since.get_or_insert_with(Instant::now);
-        }
         self.note_received(memory).await;
+    }
+
+    /// Which entries the object store has not confirmed; `None` where storing all once more costs less than asking.
+    async fn to_store(
+        &self,
+        entries: &[ObjectId],
+    ) -> Result<Option<HashSet<ObjectId>>, IndexError> {
+        if entries.is_empty() || self.objects.is_near() {
+            return Ok(None);
+        }
+        match self.index.unstored(u32::MAX).await {
+            Ok(unstored) => Ok(Some(unstored.into_iter().collect())),
+            Err(error) => {
+                self.failed(&error, "index cannot be asked for what is not stored");
+                Err(error)
+            }
+        }
     }
 
     async fn record(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
@@ -327,29 +357,34 @@ impl Drain {
                 return;
             }
         };
+        let (mut waiting, mut repeats) = (Vec::new(), Vec::new());
         for (arrival, recorded) in arrivals.iter().zip(&recorded) {
-            self.note(arrival, recorded, memory);
+            let facts = &arrival.facts;
+            match self.note(arrival, recorded, memory) {
+                Next::Store => waiting.push((facts.object, sealed_length(facts.length))),
+                Next::Forget => repeats.push(facts.object),
+            }
         }
-        let now = Instant::now();
-        memory.last_arrival = Some(now);
-        memory.waits_since.get_or_insert(now);
+        let backlog = &self.handoff.backlog;
+        backlog.arrived(arrivals.iter().map(|arrival| sealed_length(arrival.facts.length)).sum());
+        backlog.add(&waiting, &repeats);
         self.wake.changed();
     }
 
-    fn note(&self, arrival: &Arrival, recorded: &Recorded, memory: &mut Memory) {
+    fn note(&self, arrival: &Arrival, recorded: &Recorded, memory: &mut Memory) -> Next {
         let facts = &arrival.facts;
-        match &recorded.outcome {
-            RecordedAs::New | RecordedAs::Known => memory.to_store.push(facts.object),
-            RecordedAs::Repeat { .. } => memory.repeats.push(facts.object),
+        let next = match &recorded.outcome {
+            RecordedAs::New | RecordedAs::Known => Next::Store,
+            RecordedAs::Repeat { .. } => Next::Forget,
             RecordedAs::SecondVersion { version } => {
                 tracing::warn!(instance = %facts.sop_instance, version, sender = facts.origin.sender, "instance came again with other content; both are kept");
-                memory.to_store.push(facts.object);
+                Next::Store
             }
             RecordedAs::Quarantined => {
                 tracing::warn!(instance = %facts.sop_instance, sender = facts.origin.sender, "instance contradicts one of another sender; it is kept and goes nowhere");
-                memory.to_store.push(facts.object);
+                Next::Store
             }
-        }
+        };
         if self.handoff.open.contains(&facts.study) {
             memory.receiving.entry(facts.study.clone()).or_default().extend(&recorded.transfers);
         } else if !recorded.ordered.is_empty() {
@@ -359,6 +394,7 @@ impl Drain {
         for (partner, priority) in &recorded.ordered {
             self.wake.work_for(partner, *priority);
         }
+        next
     }
 
     async fn end(&self, studies: Vec<StudyInstanceUid>, memory: &mut Memory) {
@@ -395,103 +431,10 @@ impl Drain {
         Ok(())
     }
 
-    async fn store_if_due(&self, memory: &mut Memory, now: bool) {
-        let due = memory.store_due().is_some_and(|due| due <= Instant::now());
-        if !(now || due) {
-            return;
-        }
-        let (objects, repeats) =
-            (std::mem::take(&mut memory.to_store), std::mem::take(&mut memory.repeats));
-        (memory.waits_since, memory.store_after) = (None, None);
-        for page in objects.chunks(STORE_BATCH) {
-            memory.to_store.extend(self.store(page).await);
-        }
-        if !repeats.is_empty() && !self.forget(repeats.clone()).await {
-            memory.repeats = repeats;
-        }
-        if !(memory.to_store.is_empty() && memory.repeats.is_empty()) {
-            memory.waits_since = Some(Instant::now());
-            memory.store_after = Some(Instant::now() + PAUSE);
-        }
-    }
-
-    /// Moves objects from the spool to the object store, and returns those that could not be.
-    async fn store(&self, objects: &[ObjectId]) -> Vec<ObjectId> {
-        let (spool, store, durability) =
-            (self.spool.clone(), self.objects.clone(), self.durability);
-        let files: Vec<_> = objects.iter().map(|object| (*object, spool.path(*object))).collect();
-        let put = tokio::task::spawn_blocking(move || {
-            // An entry that came by the queue and by the folder was moved the first time.
-            let (here, gone): (Vec<_>, Vec<_>) =
-                files.into_iter().partition(|(_, path)| path.exists());
-            let here = match durability {
-                Durability::Durable => here,
-                Durability::Received => synced(&spool, here),
-            };
-            let answers = store.put(&here);
-            let gone = gone.into_iter().map(|(object, _)| (object, store.open(object).map(drop)));
-            here.into_iter().map(|(object, _)| object).zip(answers).chain(gone).collect::<Vec<_>>()
-        });
-        let Ok(answers) = put.await else { return objects.to_vec() };
-        let (mut stored, mut left) = (Vec::new(), Vec::new());
-        for (object, answer) in answers {
-            match answer {
-                Ok(()) => stored.push(object),
-                Err(error @ ObjectError::Missing(_)) => {
-                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "object is neither in the spool nor in the object store");
-                }
-                Err(error) => {
-                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "object store did not take an object; it waits in the spool");
-                    left.push(object);
-                }
-            }
-        }
-        if let Err(error) = self.index.mark_stored(&stored).await {
-            self.failed(&error, "index cannot note what is stored");
-            return objects.to_vec();
-        }
-        self.remove(stored).await;
-        left
-    }
-
-    /// Removes spool entries that repeat what is kept, once what their arrival ordered is on the disk.
-    async fn forget(&self, repeats: Vec<ObjectId>) -> bool {
-        if let Err(error) = self.index.mark_stored(&[]).await {
-            self.failed(&error, "index cannot be synced");
-            return false;
-        }
-        self.remove(repeats).await;
-        true
-    }
-
-    async fn remove(&self, objects: Vec<ObjectId>) {
-        let spool = self.spool.clone();
-        let removed = tokio::task::spawn_blocking(move || {
-            objects.into_iter().try_for_each(|object| spool.remove(object))
-        });
-        if let Ok(Err(error)) = removed.await {
-            tracing::error!(error = %crate::telemetry::chain(&error), "spool entry cannot be removed");
-        }
-    }
-
     fn failed(&self, error: &IndexError, what: &str) {
         self.handoff.behind.store(true, Ordering::Release);
         tracing::error!(error = %crate::telemetry::chain(error), "{what}");
     }
-}
-
-/// Syncs files that were answered before they were synced, and returns those that are safe. One that cannot be synced is
-/// set aside: a second sync could succeed without its pages, so it must not be tried.
-fn synced(spool: &Spool, files: Vec<(ObjectId, PathBuf)>) -> Vec<(ObjectId, PathBuf)> {
-    let is_safe = |(object, path): &(ObjectId, PathBuf)| {
-        let sync = File::open(path).and_then(|file| file.sync_data());
-        if let Err(error) = &sync {
-            let aside = spool.set_aside(*object);
-            tracing::error!(%object, %error, aside = ?aside.ok(), "spool entry cannot be synced; it is set aside");
-        }
-        sync.is_ok()
-    };
-    files.into_iter().filter(is_safe).collect()
 }
 
 fn read_or_set_aside(spool: &Spool, object: ObjectId) -> Option<Facts> {

@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::drain::Handoff;
 use crate::association::status::Status;
+use crate::config::Route;
+use crate::route;
 
 /// How many batches of received bytes may wait for the thread that spools them. A batch is what one read of the network
 /// brought, at most 128 KiB and one PDU.
@@ -97,18 +99,20 @@ pub struct Intake {
     spool: Arc<Spool>,
     durability: Durability,
     max_instance_size: u64,
+    routes: Arc<[Route]>,
     handoff: Handoff,
 }
 
 impl Intake {
-    /// Makes the intake of a node. What it has taken in goes to `handoff`.
+    /// Makes the intake of a node. What it has taken in goes to `handoff`; `routes` tell what may be an emergency.
     pub fn new(
         spool: Arc<Spool>,
         durability: Durability,
         max_instance_size: u64,
+        routes: Arc<[Route]>,
         handoff: Handoff,
     ) -> Arc<Self> {
-        Arc::new(Self { spool, durability, max_instance_size, handoff })
+        Arc::new(Self { spool, durability, max_instance_size, routes, handoff })
     }
 
     /// Where what was taken in goes.
@@ -121,7 +125,12 @@ impl Intake {
         let (steps, queue) = mpsc::channel(IN_FLIGHT);
         let intake = self.clone();
         tokio::task::spawn_blocking(move || spool_all(&intake, queue));
-        Receiver { steps, limit: self.max_instance_size, active: Err(IntakeError::Stopping) }
+        Receiver {
+            steps,
+            limit: self.max_instance_size,
+            routes: self.routes.clone(),
+            active: Err(IntakeError::Stopping),
+        }
     }
 }
 
@@ -131,6 +140,7 @@ impl Intake {
 pub struct Receiver {
     steps: mpsc::Sender<Step>,
     limit: u64,
+    routes: Arc<[Route]>,
     active: Result<Active, IntakeError>,
 }
 
@@ -144,8 +154,9 @@ struct Active {
 /// What the spooling thread is told.
 #[derive(Debug)]
 enum Step {
-    /// Begin an instance; one that was begun and not committed is dropped.
-    Begin,
+    /// Begin an instance; one that was begun and not committed is dropped. For what may be an emergency there is room
+    /// that others do not have.
+    Begin { emergency: bool },
     /// Its next bytes.
     Data(Vec<Bytes>),
     /// It is whole, and this.
@@ -157,7 +168,8 @@ enum Step {
 impl Receiver {
     /// Begins an instance; one that was begun and not ended is dropped.
     pub async fn begin(&mut self, announced: Announced) -> Result<(), IntakeError> {
-        self.tell(Step::Begin).await?;
+        let emergency = route::may_be_emergency(&self.routes, &announced.origin);
+        self.tell(Step::Begin { emergency }).await?;
         let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
         self.active = Ok(Active { announced, scanner });
         Ok(())
@@ -230,7 +242,14 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
     let mut incoming: Result<Incoming<'_>, SpoolError> = Err(SpoolError::Condemned);
     while let Some(step) = queue.blocking_recv() {
         match step {
-            Step::Begin => incoming = intake.spool.begin(std::mem::take(&mut memory)),
+            Step::Begin { emergency } => {
+                let memory = std::mem::take(&mut memory);
+                incoming = if emergency {
+                    intake.spool.begin_emergency(memory)
+                } else {
+                    intake.spool.begin(memory)
+                };
+            }
             Step::Data(batch) => {
                 if let Ok(file) = &mut incoming
                     && let Err(error) = batch.iter().try_for_each(|bytes| file.write(bytes))

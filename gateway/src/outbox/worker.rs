@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gantry_store::facts::Priority;
 use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError};
-use gantry_store::object::{self, ObjectStore, ReadError};
+use gantry_store::object::{self, ObjectError, ObjectStore, ReadError};
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
 use gantry_store::spool::Spool;
 use jiff::Timestamp;
@@ -349,7 +349,16 @@ impl Worker {
                 Next::GoOn
             }
             Sent::NotReadable { why, mid_way } => {
-                self.set_aside(claim, why).await;
+                if why.kind == FailureKind::SourceUnavailable {
+                    self.count_failure();
+                    let now = Timestamp::now();
+                    let until =
+                        schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
+                    tracing::warn!(instance = %claim.sop_instance, why = %why, %until, "instance cannot be read for now");
+                    self.report(claim, Event::Defer { until, why }).await;
+                } else {
+                    self.set_aside(claim, why).await;
+                }
                 if mid_way { Next::Reconnect } else { Next::GoOn }
             }
             Sent::Broken(why) => {
@@ -434,8 +443,23 @@ enum Stop {
 
 impl From<SealedError> for Stop {
     fn from(error: SealedError) -> Self {
-        Self::Failed(unreadable(chain(&error).to_string()))
+        let text = chain(&error).to_string();
+        // A reader of a store on the network tells by its own error that this was lost under way.
+        let store = match &error {
+            SealedError::Io(error) => {
+                error.get_ref().and_then(|error| error.downcast_ref::<ObjectError>())
+            }
+            _ => None,
+        };
+        match store {
+            Some(error) if error.concerns_all() => Self::Failed(unavailable(text)),
+            _ => Self::Failed(unreadable(text)),
+        }
     }
+}
+
+fn unavailable(text: String) -> Failure {
+    Failure { kind: FailureKind::SourceUnavailable, status: None, text }
 }
 
 fn unreadable(text: String) -> Failure {
@@ -487,6 +511,9 @@ fn open(shared: &Shared, claim: &Claim) -> Result<SealedReader<Box<dyn ReadAt>>,
     object::read(&*shared.objects, claim.object, shared.spool.keyring()).map_err(
         |error| match error {
             ReadError::Sealed(error) => Stop::from(error),
+            ReadError::Store(error @ ObjectError::Remote { .. }) if error.concerns_all() => {
+                Stop::Failed(unavailable(chain(&error).to_string()))
+            }
             ReadError::Store(error) => Stop::Failed(unreadable(chain(&error).to_string())),
         },
     )

@@ -1,6 +1,7 @@
 //! The decision itself.
 
-use gantry_store::facts::Facts;
+use dicom_dictionary_std::tags;
+use gantry_store::facts::{Facts, Origin, Priority};
 use gantry_store::index::Routed;
 
 use crate::config::{Condition, Fact, Route};
@@ -39,6 +40,23 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
     destinations
 }
 
+/// Whether what comes from there may be an emergency, told before its data set has come: a route of that priority names its
+/// listener, AE title or sender. Conditions on attributes are left open, but alone they say nothing yet.
+pub fn may_be_emergency(routes: &[Route], origin: &Origin) -> bool {
+    if let Some(addressed) = &origin.addressed_to {
+        return addressed.priority == Priority::Emergency;
+    }
+    routes.iter().filter(|route| route.priority == Priority::Emergency).any(|route| {
+        let known = |condition: &&Condition| !matches!(condition.on, Fact::Attribute(..));
+        let admits = |condition: &Condition| {
+            value_of_origin(&condition.on, origin).is_some_and(|value| condition.admits(&value))
+        };
+        let mut holds = route.when.iter().filter(known).map(admits);
+        // All that can be told, and at least one.
+        holds.next() == Some(true) && holds.all(|holds| holds)
+    })
+}
+
 /// Whether a condition holds for an instance.
 pub(super) fn holds(condition: &Condition, facts: &Facts) -> bool {
     value_of(&condition.on, facts).is_some_and(|value| {
@@ -49,28 +67,29 @@ pub(super) fn holds(condition: &Condition, facts: &Facts) -> bool {
 
 /// What a condition looks at, as text.
 pub(super) fn value_of(fact: &Fact, facts: &Facts) -> Option<String> {
-    let origin = &facts.origin;
+    let Fact::Attribute(tag, _) = fact else { return value_of_origin(fact, &facts.origin) };
+    if [tags::ROWS, tags::COLUMNS, tags::BITS_ALLOCATED].contains(tag) {
+        facts.attributes.u16(*tag).map(|number| number.to_string())
+    } else {
+        facts.attributes.text(*tag)
+    }
+}
+
+/// The same, of what is known before a data set comes, which no attribute is.
+fn value_of_origin(fact: &Fact, origin: &Origin) -> Option<String> {
     match fact {
         Fact::Listener => Some(origin.listener.clone()),
         Fact::CallingAeTitle => Some(origin.calling_ae_title.to_string()),
         Fact::CalledAeTitle => Some(origin.called_ae_title.to_string()),
         Fact::Source => (!origin.from_partner).then(|| origin.sender.clone()),
         Fact::Partner => origin.from_partner.then(|| origin.sender.clone()),
-        Fact::Attribute(tag, _) => {
-            use dicom_dictionary_std::tags;
-            if [tags::ROWS, tags::COLUMNS, tags::BITS_ALLOCATED].contains(tag) {
-                facts.attributes.u16(*tag).map(|number| number.to_string())
-            } else {
-                facts.attributes.text(*tag)
-            }
-        }
+        Fact::Attribute(..) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dicom_dictionary_std::tags;
-    use gantry_store::facts::{Addressed, Priority, Purpose};
+    use gantry_store::facts::{Addressed, Purpose};
 
     use super::*;
     use crate::config::{Pattern, Protect};
@@ -92,6 +111,38 @@ mod tests {
             .into_iter()
             .map(|routed| (routed.partner, routed.priority))
             .collect()
+    }
+
+    #[test]
+    fn an_emergency_is_known_before_its_data_set_where_the_route_says_by_whom_or_to_whom() {
+        let urgent = |on, like: &str| route("e", on, like, &["ri"], Priority::Emergency);
+        let modality = || Fact::Attribute(tags::MODALITY, "Modality");
+        let mut both = urgent(Fact::CalledAeTitle, "gantry");
+        both.when.push(Condition { on: modality(), any_of: vec![Pattern::ignoring_case("CT")] });
+        let mut another = both.clone();
+        another
+            .when
+            .push(Condition { on: Fact::Source, any_of: vec![Pattern::ignoring_case("other")] });
+        let routine = route("r", Fact::CalledAeTitle, "gantry", &["ri"], Priority::Urgent);
+        let mut origin = facts(1).origin;
+
+        for (route, known) in [
+            (urgent(Fact::CalledAeTitle, "gantry"), true),
+            (urgent(Fact::CalledAeTitle, "other"), false),
+            (urgent(Fact::Partner, "pacs"), false),
+            (urgent(modality(), "CT"), false),
+            (both, true),
+            (another, false),
+            (routine, false),
+        ] {
+            assert_eq!(may_be_emergency(std::slice::from_ref(&route), &origin), known, "{route:?}");
+        }
+        origin.addressed_to = Some(Addressed {
+            partner: "ri".to_owned(),
+            priority: Priority::Emergency,
+            purpose: Purpose::EmergencyTransfer,
+        });
+        assert!(may_be_emergency(&[], &origin));
     }
 
     #[test]

@@ -117,10 +117,17 @@ async fn spool_takes(web: &WebState) -> Option<&'static str> {
 }
 
 async fn objects_work(web: &WebState) -> Option<&'static str> {
+    // One on the network is not asked anew by everybody who asks here: what storing found is at most a minute old.
+    if !web.objects.is_near() {
+        let down = web.intake.handoff().backlog().glance().store.reachable == Some(false);
+        return down.then_some(
+            "The object store cannot be reached, or refuses. Images wait in the spool and are still sent on.",
+        );
+    }
     let objects = web.objects.clone();
     match blocking(move || objects.probe()).await {
         None => Some("The object store takes too long to answer."),
-        Some(Ok(())) => None,
+        Some(Ok(_)) => None,
         Some(Err(error)) => {
             tracing::warn!(error = %chain(&error), "object store is not ready");
             Some("The object store does not take or give objects. Images wait in the spool.")

@@ -128,6 +128,12 @@ pub(super) fn of(
              from the source; what arrives anew is sent on."
                 .to_owned(),
         ),
+        (FailureKind::SourceUnavailable, _) => (
+            "This gateway cannot reach its own object store, where it keeps these images.".to_owned(),
+            "Tell whoever runs this gateway: `gantry status` and `gantry check` say what is wrong with the object store. What \
+             arrives anew is still sent on."
+                .to_owned(),
+        ),
     };
     let next = if by_itself {
         "The gateway tries again by itself, and sends the rest as soon as it can. No image is lost meanwhile.".to_owned()
@@ -229,6 +235,7 @@ mod tests {
             (FailureKind::Aborted, None, "", "broke while images were being sent", "firewall"),
             (FailureKind::CannotConvert, None, "", "could not be converted", "transfer syntax"),
             (FailureKind::SourceUnreadable, None, "", "its own copy", "runs this gateway"),
+            (FailureKind::SourceUnavailable, None, "", "its own object store", "gantry check"),
         ];
         for (kind, status, text, what, act) in table {
             let remedy =

@@ -92,7 +92,7 @@ impl Node {
             open_studies: handoff.open_studies().clone(),
             changes: bell.1.subscribe(),
             metrics: Arc::default(),
-            intake: Intake::new(spool.clone(), Durability::Received, 1 << 20, handoff),
+            intake: Intake::new(spool.clone(), Durability::Received, 1 << 20, [].into(), handoff),
             objects: Arc::new(FileObjects::open(&config.node.objects_dir()).unwrap()),
             spool,
             wake: bell.clone(),

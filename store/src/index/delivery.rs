@@ -124,6 +124,8 @@ pub enum FailureKind {
     CannotConvert,
     /// Our own copy cannot be read.
     SourceUnreadable,
+    /// Our own copy cannot be had right now: the object store is down.
+    SourceUnavailable,
 }
 
 words!(FailureKind {
@@ -137,6 +139,7 @@ words!(FailureKind {
     Aborted = "aborted",
     CannotConvert = "cannot-convert",
     SourceUnreadable = "source-unreadable",
+    SourceUnavailable = "source-unavailable",
 });
 
 /// A step that the machine does not know. The delivery stays as it was.

@@ -6,12 +6,12 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
-use super::{ObjectError, ObjectStore};
+use super::{Abilities, ObjectError, ObjectStore, name};
 use crate::facts::ObjectId;
 use crate::sealed::ReadAt;
+
+/// Below the folder: copies that are not whole yet. No year is called so, so nothing in it is an object.
+const UNFINISHED: &str = "unfinished";
 
 /// A folder of objects.
 #[derive(Debug)]
@@ -34,20 +34,25 @@ impl FileObjects {
             .mode(0o700)
             .create(folder)
             .map_err(failed("make the folder"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder.join(UNFINISHED))
+            .map_err(failed("make a folder"))?;
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_folder(parent)?;
         }
         Ok(Self { folder: folder.to_owned() })
     }
 
-    fn day(&self, object: ObjectId) -> PathBuf {
-        let made = Timestamp::from_millisecond(object.timestamp_ms().cast_signed())
-            .unwrap_or(Timestamp::UNIX_EPOCH);
-        self.folder.join(made.to_zoned(TimeZone::UTC).strftime("%Y/%m/%d").to_string())
+    fn path(&self, object: ObjectId) -> PathBuf {
+        self.folder.join(name(object))
     }
 
-    fn path(&self, object: ObjectId) -> PathBuf {
-        self.day(object).join(object.to_string())
+    fn day(&self, object: ObjectId) -> PathBuf {
+        let mut day = self.path(object);
+        day.pop();
+        day
     }
 
     /// Makes the day's folder and everything above it, each synced into its parent.
@@ -76,7 +81,7 @@ impl FileObjects {
         let to = day.join(object.to_string());
         match link(object, path, &to) {
             Err(ObjectError::Io { source, .. }) if cannot_link(&source) => {
-                Self::copy(object, path, &to)?;
+                self.copy(object, path, &to)?;
             }
             result => result?,
         }
@@ -84,27 +89,50 @@ impl FileObjects {
     }
 
     /// Copies across disks: written under a temporary name, synced, compared, then linked into place.
-    fn copy(object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
-        let part = to.with_extension("part");
-        let result = (|| {
-            let mut source = File::open(from).map_err(failed("read the spool"))?;
-            let mut copy = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&part)
-                .map_err(failed("make a file"))?;
-            io::copy(&mut source, &mut copy).map_err(failed("write"))?;
-            copy.sync_all().map_err(failed("sync a file"))?;
-            if !same_content(from, &part).map_err(failed("compare"))? {
-                return Err(ObjectError::Differs(object));
-            }
-            link(object, &part, to)
-        })();
+    fn copy(&self, object: ObjectId, from: &Path, to: &Path) -> Result<(), ObjectError> {
+        let part = self.unfinished(object);
+        let result = Self::written(object, from, &part).and_then(|()| link(object, &part, to));
         // A copy that is in place has a second name by now; one that is not is of no use.
         let _ = fs::remove_file(&part);
         result
+    }
+
+    fn unfinished(&self, object: ObjectId) -> PathBuf {
+        self.folder.join(UNFINISHED).join(object.to_string())
+    }
+
+    /// Copies to a temporary name, syncs and compares.
+    fn written(object: ObjectId, from: &Path, part: &Path) -> Result<(), ObjectError> {
+        let mut source = File::open(from).map_err(failed("read the spool"))?;
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(part)
+            .map_err(failed("make a file"))?;
+        io::copy(&mut source, &mut copy).map_err(failed("write"))?;
+        copy.sync_all().map_err(failed("sync a file"))?;
+        if same_content(from, part).map_err(failed("compare"))? {
+            Ok(())
+        } else {
+            Err(ObjectError::Differs(object))
+        }
+    }
+
+    /// The folders of all days, in order. Years, months and days sort as text, and an object's day follows from its name:
+    /// so folders in order of their names hold objects in order of theirs.
+    fn days(&self) -> Result<Vec<PathBuf>, ObjectError> {
+        let mut days = vec![self.folder.clone()];
+        for _level in ["year", "month", "day"] {
+            let mut below = Vec::new();
+            for folder in days {
+                below.extend(entries(&folder)?.into_iter().filter(|path| path.is_dir()));
+            }
+            below.sort_unstable();
+            days = below;
+        }
+        Ok(days)
     }
 }
 
@@ -179,6 +207,20 @@ impl ObjectStore for FileObjects {
             .collect()
     }
 
+    fn replace(&self, object: ObjectId, file: &Path) -> Result<(), ObjectError> {
+        let to = self.path(object);
+        if !to.try_exists().map_err(failed("look for an object"))? {
+            return Err(ObjectError::Missing(object));
+        }
+        let part = self.unfinished(object);
+        let renamed = Self::written(object, file, &part)
+            .and_then(|()| fs::rename(&part, &to).map_err(failed("name a file")));
+        if renamed.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        renamed.and_then(|()| sync_folder(&self.day(object)))
+    }
+
     fn open(&self, object: ObjectId) -> Result<Box<dyn ReadAt>, ObjectError> {
         match File::open(self.path(object)) {
             Ok(file) => Ok(Box::new(file)),
@@ -200,18 +242,8 @@ impl ObjectStore for FileObjects {
     fn list(&self, after: Option<ObjectId>, limit: usize) -> Result<Vec<ObjectId>, ObjectError> {
         let first_day = after.map(|object| self.day(object));
         let mut found = Vec::new();
-        // Years, months and days sort as text, and an object's day follows from its name: so folders in order of their
-        // names hold objects in order of theirs, and what was listed before need not be walked again.
-        let mut days = vec![self.folder.clone()];
-        for _level in ["year", "month", "day"] {
-            let mut below = Vec::new();
-            for folder in days {
-                below.extend(entries(&folder)?.into_iter().filter(|path| path.is_dir()));
-            }
-            below.sort_unstable();
-            days = below;
-        }
-        for day in days {
+        for day in self.days()? {
+            // What was listed before need not be walked again.
             if first_day.as_ref().is_some_and(|first| day < *first) {
                 continue;
             }
@@ -230,17 +262,30 @@ impl ObjectStore for FileObjects {
         Ok(found)
     }
 
-    fn probe(&self) -> Result<(), ObjectError> {
+    fn probe(&self) -> Result<Abilities, ObjectError> {
         let path = self.folder.join("probe");
         let probe = ObjectId::new().to_string();
         fs::write(&path, &probe).map_err(failed("write"))?;
         let read = fs::read_to_string(&path).map_err(failed("read"));
         fs::remove_file(&path).map_err(failed("delete"))?;
         if read? == probe {
-            Ok(())
+            Ok(Abilities::ALL)
         } else {
             Err(failed("read back")(io::Error::other("it gave other bytes than were written")))
         }
+    }
+
+    fn sweep(&self, _ours: &dyn Fn(ObjectId) -> bool) -> Result<usize, ObjectError> {
+        // A folder has one node, so every unfinished copy is this one's, and of before its start.
+        let unfinished = entries(&self.folder.join(UNFINISHED))?;
+        for part in &unfinished {
+            fs::remove_file(part).map_err(failed("remove an unfinished file"))?;
+        }
+        Ok(unfinished.len())
+    }
+
+    fn is_near(&self) -> bool {
+        true
     }
 }
 
@@ -278,6 +323,17 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_a_crash_cut_off_is_no_object_and_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileObjects::open(&folder.path().join("objects")).unwrap();
+        fs::write(store.unfinished(ObjectId::new()), b"half").unwrap();
+
+        assert_eq!(store.list(None, 10).unwrap(), []);
+        assert_eq!(store.sweep(&|_| false).unwrap(), 1);
+        assert_eq!(store.sweep(&|_| false).unwrap(), 0);
+    }
+
+    #[test]
     fn a_copy_across_disks_is_compared_and_leaves_no_part() {
         let folder = tempfile::tempdir().unwrap();
         let store = FileObjects::open(&folder.path().join("objects")).unwrap();
@@ -285,10 +341,11 @@ mod tests {
         fs::write(&path, vec![9; 700_000]).unwrap();
         store.make_day(&store.day(object)).unwrap();
 
-        FileObjects::copy(object, &path, &store.path(object)).unwrap();
+        store.copy(object, &path, &store.path(object)).unwrap();
 
         assert!(same_content(&path, &store.path(object)).unwrap());
         assert_eq!(store.list(None, 10).unwrap(), [object]);
         assert_eq!(entries(&store.day(object)).unwrap().len(), 1);
+        assert_eq!(store.sweep(&|_| true).unwrap(), 0);
     }
 }

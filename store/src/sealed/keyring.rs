@@ -3,6 +3,9 @@
 //! A keyring is a folder: `<id>.key` holds one key (mode 0600), `current` names the one that new objects use. Old keys
 //! stay as long as an object is wrapped by them. A missing or damaged key is an error that names it; nothing is ever
 //! written without a key.
+//!
+//! Another process may add a key and make it the current one ([`Keyring::rotate`]). A keyring that is open looks at
+//! `current` every second, and into the folder for a key that it does not know; so a running node needs no restart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +14,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -83,18 +88,22 @@ pub enum KeyringError {
     },
 }
 
+/// How often an open keyring looks which key is the current one.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The keys that this node can open objects with, and the one that it seals new objects with.
 pub struct Keyring {
-    keys: BTreeMap<KeyId, LessSafeKey>,
-    current: KeyId,
+    folder: PathBuf,
+    keys: RwLock<BTreeMap<KeyId, Arc<LessSafeKey>>>,
+    current: Mutex<(KeyId, Instant)>,
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring")
-            .field("current", &self.current)
-            .field("keys", &self.keys.len())
-            .finish()
+            .field("folder", &self.folder)
+            .field("current", &self.current())
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,14 +146,7 @@ impl Keyring {
             let path = path.to_owned();
             move |source| KeyringError::Io { path, source }
         };
-        let current_path = folder.join("current");
-        let current = match fs::read_to_string(&current_path) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(KeyringError::Empty(folder.to_owned()));
-            }
-            Err(source) => return Err(KeyringError::Io { path: current_path, source }),
-        };
+        let current = read_current(folder)?;
         let mut keys = BTreeMap::new();
         for entry in fs::read_dir(folder).map_err(io(folder))? {
             let path = entry.map_err(io(folder))?.path();
@@ -152,16 +154,14 @@ impl Keyring {
             let Some(id) = name.strip_suffix(".key").and_then(|id| id.parse().ok()) else {
                 continue;
             };
-            let mode = fs::metadata(&path).map_err(io(&path))?.mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(KeyringError::Readable { path, mode });
-            }
-            let text = Zeroizing::new(fs::read_to_string(&path).map_err(io(&path))?);
-            let key = parse(&text).ok_or_else(|| KeyringError::Damaged(path.clone()))?;
-            keys.insert(id, key);
+            keys.insert(id, Arc::new(read_key(&path)?));
         }
         match current.parse().ok().filter(|id| keys.contains_key(id)) {
-            Some(current) => Ok(Self { keys, current }),
+            Some(current) => Ok(Self {
+                folder: folder.to_owned(),
+                keys: RwLock::new(keys),
+                current: Mutex::new((current, Instant::now())),
+            }),
             None => Err(KeyringError::CurrentMissing { folder: folder.to_owned(), key: current }),
         }
     }
@@ -173,24 +173,76 @@ impl Keyring {
             return Err(KeyringError::Exists(folder.to_owned()));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-        let mut id = [0; 16];
-        let mut key = Zeroizing::new([0; 32]);
-        let random = SystemRandom::new();
-        random
-            .fill(&mut id)
-            .and_then(|()| random.fill(key.as_mut()))
-            .map_err(|_| io(io::Error::other("no random bytes")))?;
-        let id = KeyId(id);
-        let text = Zeroizing::new(format!("{FIRST_LINE}\n{}\n", STANDARD.encode(key.as_ref())));
-        write_new(&folder.join(format!("{id}.key")), text.as_bytes()).map_err(io)?;
+        let id = make_key(folder).map_err(io)?;
         write_new(&folder.join("current"), format!("{id}\n").as_bytes()).map_err(io)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
         Self::open(folder)
     }
 
+    /// Makes a new key and has new objects sealed with it, durably. The old ones stay, to open what they sealed.
+    ///
+    /// The key is on the disk before `current` names it, and `current` is replaced whole; so a crash at any moment leaves
+    /// a keyring that opens.
+    pub fn rotate(&self) -> Result<KeyId, KeyringError> {
+        let folder = &self.folder;
+        let io = |source| KeyringError::Io { path: folder.clone(), source };
+        let sync = || File::open(folder).and_then(|folder| folder.sync_all()).map_err(io);
+        let id = make_key(folder).map_err(io)?;
+        sync()?;
+        let (next, current) = (folder.join("current.next"), folder.join("current"));
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        write_new(&next, format!("{id}\n").as_bytes()).map_err(io)?;
+        fs::rename(&next, &current).map_err(io)?;
+        sync()?;
+        self.key(id)?.ok_or_else(|| KeyringError::CurrentMissing {
+            folder: folder.clone(),
+            key: id.to_string(),
+        })?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = (id, Instant::now());
+        Ok(id)
+    }
+
     /// The key that new objects are sealed with.
     pub fn current(&self) -> KeyId {
-        self.current
+        // Set as a whole, so a panic elsewhere leaves it whole.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.1.elapsed() >= LOOK {
+            current.1 = Instant::now();
+            // What cannot be read or opened changes nothing: the key that was right a second ago still is.
+            let named = read_current(&self.folder).ok().and_then(|named| named.parse().ok());
+            if let Some(named) = named.filter(|named| *named != current.0)
+                && matches!(self.key(named), Ok(Some(_)))
+            {
+                current.0 = named;
+            }
+        }
+        current.0
+    }
+
+    /// A key by its id, from the folder if it is not known yet.
+    fn key(&self, id: KeyId) -> Result<Option<Arc<LessSafeKey>>, KeyringError> {
+        let known = || {
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+            keys.get(&id).cloned()
+        };
+        if let Some(key) = known() {
+            return Ok(Some(key));
+        }
+        let path = self.folder.join(format!("{id}.key"));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let key = Arc::new(read_key(&path)?);
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(id, key.clone());
+        Ok(Some(key))
+    }
+
+    fn known(&self, id: KeyId) -> Result<Arc<LessSafeKey>, SealedError> {
+        // A key file that cannot be used is as good as none; whoever looks after keys is told by `gantry check`.
+        self.key(id).ok().flatten().ok_or(SealedError::MissingKey(id))
     }
 
     pub(super) fn wrap(
@@ -198,7 +250,8 @@ impl Keyring {
         object: ObjectId,
         data_key: &[u8; 32],
     ) -> Result<WrappedKey, SealedError> {
-        let key = self.keys.get(&self.current).ok_or(SealedError::MissingKey(self.current))?;
+        let current = self.current();
+        let key = self.known(current)?;
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| SealedError::Crypto)?;
         let mut wrapped = [0; 48];
@@ -207,12 +260,12 @@ impl Keyring {
         let made = key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
-                wrap_aad(object, self.current),
+                wrap_aad(object, current),
                 text,
             )
             .map_err(|_| SealedError::Crypto)?;
         tag.copy_from_slice(made.as_ref());
-        Ok(WrappedKey { key: self.current, nonce, wrapped })
+        Ok(WrappedKey { key: current, nonce, wrapped })
     }
 
     pub(super) fn unwrap(
@@ -220,14 +273,69 @@ impl Keyring {
         object: ObjectId,
         wrapped: &WrappedKey,
     ) -> Result<LessSafeKey, SealedError> {
-        let key = self.keys.get(&wrapped.key).ok_or(SealedError::MissingKey(wrapped.key))?;
+        key_from(self.data_key(object, wrapped)?.as_ref())
+    }
+
+    /// Wraps a data key anew, with the current key.
+    pub(super) fn rewrap(
+        &self,
+        object: ObjectId,
+        wrapped: &WrappedKey,
+    ) -> Result<WrappedKey, SealedError> {
+        self.wrap(object, &*self.data_key(object, wrapped)?)
+    }
+
+    fn data_key(
+        &self,
+        object: ObjectId,
+        wrapped: &WrappedKey,
+    ) -> Result<Zeroizing<[u8; 32]>, SealedError> {
+        let key = self.known(wrapped.key)?;
         let mut bytes = Zeroizing::new(wrapped.wrapped);
         let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
         let plain = key
             .open_in_place(nonce, wrap_aad(object, wrapped.key), bytes.as_mut())
             .map_err(|_| SealedError::WrongKey(wrapped.key))?;
-        key_from(plain)
+        let mut data_key = Zeroizing::new([0; 32]);
+        data_key.copy_from_slice(plain.get(..32).ok_or(SealedError::Crypto)?);
+        Ok(data_key)
     }
+}
+
+fn read_current(folder: &Path) -> Result<String, KeyringError> {
+    let path = folder.join("current");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(KeyringError::Empty(folder.to_owned()))
+        }
+        Err(source) => Err(KeyringError::Io { path, source }),
+    }
+}
+
+fn read_key(path: &Path) -> Result<LessSafeKey, KeyringError> {
+    let io = |source| KeyringError::Io { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(io)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyringError::Readable { path: path.to_owned(), mode });
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
+    parse(&text).ok_or_else(|| KeyringError::Damaged(path.to_owned()))
+}
+
+/// Makes a key of a random name, synced; whoever asked syncs the folder.
+fn make_key(folder: &Path) -> io::Result<KeyId> {
+    let mut id = [0; 16];
+    let mut key = Zeroizing::new([0; 32]);
+    let random = SystemRandom::new();
+    random
+        .fill(&mut id)
+        .and_then(|()| random.fill(key.as_mut()))
+        .map_err(|_| io::Error::other("no random bytes"))?;
+    let id = KeyId(id);
+    let text = Zeroizing::new(format!("{FIRST_LINE}\n{}\n", STANDARD.encode(key.as_ref())));
+    write_new(&folder.join(format!("{id}.key")), text.as_bytes())?;
+    Ok(id)
 }
 
 fn parse(text: &str) -> Option<LessSafeKey> {
@@ -259,6 +367,41 @@ mod tests {
         assert!(matches!(missing, KeyringError::Empty(_)), "{missing}");
         assert_eq!(Keyring::open(&folder).unwrap().current(), made.current());
         assert!(matches!(Keyring::create(&folder), Err(KeyringError::Exists(_))));
+    }
+
+    #[test]
+    fn a_new_key_is_used_by_whoever_has_the_keyring_open_and_old_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (node, command) =
+            (Keyring::create(folder.path()).unwrap(), Keyring::open(folder.path()).unwrap());
+        let (old, object) = (node.current(), ObjectId::new());
+        let before = node.wrap(object, &[7; 32]).unwrap();
+
+        let new = command.rotate().unwrap();
+        let after = command.wrap(object, &[7; 32]).unwrap();
+        let moved = command.rewrap(object, &before).unwrap();
+
+        assert_eq!((before.key, after.key, moved.key), (old, new, new));
+        assert!(new != old);
+        // The node has never been told of the new key.
+        for wrapped in [&before, &after, &moved] {
+            assert_eq!(*node.data_key(object, wrapped).unwrap(), [7; 32]);
+        }
+        node.current.lock().unwrap().1 -= 2 * LOOK;
+        assert_eq!(node.current(), new);
+        assert_eq!(Keyring::open(folder.path()).unwrap().current(), new);
+    }
+
+    #[test]
+    fn a_current_key_that_cannot_be_read_changes_nothing_for_whoever_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Keyring::create(folder.path()).unwrap();
+        let old = node.current();
+        fs::write(folder.path().join("current"), "00000000000000000000000000000001\n").unwrap();
+
+        node.current.lock().unwrap().1 -= 2 * LOOK;
+
+        assert_eq!(node.current(), old);
     }
 
     #[test]

@@ -127,7 +127,8 @@ fn number(header: &[u8], at: usize) -> Option<u32> {
     header.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-fn open_header(header: &mut [u8], keyring: &Keyring) -> Result<(Facts, LessSafeKey), SealedError> {
+/// What stands in a header in the clear: object, wrapped data key, and the length of the sealed facts.
+pub(super) fn parse_header(header: &[u8]) -> Result<(ObjectId, WrappedKey, usize), SealedError> {
     let damaged = SealedError::Header;
     if !header.starts_with(MAGIC) {
         return Err(SealedError::NotSealed);
@@ -145,6 +146,12 @@ fn open_header(header: &mut [u8], keyring: &Keyring) -> Result<(Facts, LessSafeK
         header.get(24..40).and_then(|id| id.first_chunk()).map(|id| ObjectId::from_bytes(*id));
     let wrapped = header.get(40..FACTS_AT).and_then(WrappedKey::read);
     let (Some(object), Some(wrapped)) = (object, wrapped) else { return Err(damaged("cut")) };
+    Ok((object, wrapped, facts_length))
+}
+
+fn open_header(header: &mut [u8], keyring: &Keyring) -> Result<(Facts, LessSafeKey), SealedError> {
+    let damaged = SealedError::Header;
+    let (object, wrapped, facts_length) = parse_header(header)?;
 
     let key = keyring.unwrap(object, &wrapped)?;
     let mut aad = [0; 40];

@@ -215,3 +215,52 @@ fn attributes_that_would_burst_the_header_are_shortened_and_the_rest_stays() {
 
     assert!(bench.open(object, &sealed).unwrap() == data_set);
 }
+
+#[test]
+fn a_file_moves_to_a_new_key_with_all_that_is_in_it_and_the_old_one_is_not_touched() {
+    let bench = Bench::new();
+    let (object, data_set) = (ObjectId::new(), bytes(600_000));
+    let sealed = bench.seal(object, &data_set, 1000);
+    let old = bench.keyring.current();
+    let mut source = tempfile::tempfile().unwrap();
+    io::Write::write_all(&mut source, &sealed).unwrap();
+
+    let nothing = rewrap(&source, object, &bench.keyring, tempfile::tempfile().unwrap()).unwrap();
+    let new = bench.keyring.rotate().unwrap();
+    let to = tempfile::tempfile().unwrap();
+    let moved = rewrap(&source, object, &bench.keyring, to.try_clone().unwrap()).unwrap();
+
+    assert_eq!((nothing, moved), (Rewrapped::Current, Rewrapped::From(old)));
+    assert_eq!((key_of(&source).unwrap(), key_of(&to).unwrap()), (old, new));
+    let mut after = vec![0; sealed.len()];
+    ReadAt::read_exact_at(&to, &mut after, 0).unwrap();
+    assert!(bench.open(object, &after).unwrap() == data_set);
+    assert!(after[FACTS_AT..] == sealed[FACTS_AT..], "only the wrapping is new");
+    assert!(
+        rewrap(&source, ObjectId::new(), &bench.keyring, tempfile::tempfile().unwrap()).is_err(),
+        "another object's file never takes its place"
+    );
+}
+
+#[test]
+fn what_is_damaged_or_lacks_its_key_is_not_moved() {
+    let bench = Bench::new();
+    let object = ObjectId::new();
+    let file = |bytes: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        file
+    };
+    let mut damaged = bench.seal(object, &bytes(300_000), 1000);
+    let strange = Bench::new().seal(object, &bytes(100), 100);
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    bench.keyring.rotate().unwrap();
+
+    let to = || tempfile::tempfile().unwrap();
+    let damaged = rewrap(&file(&damaged), object, &bench.keyring, to());
+    let strange = rewrap(&file(&strange), object, &bench.keyring, to());
+
+    assert!(matches!(damaged, Err(SealedError::Segment(1))), "{damaged:?}");
+    assert!(matches!(strange, Err(SealedError::MissingKey(_))), "{strange:?}");
+}

@@ -165,6 +165,8 @@ address = \"{web}\"
 
 [intake]
 reserve = \"16MiB\"
+spool-high-water = \"100%\"
+emergency-reserve = \"0B\"
 ",
         name.display, name.ae_title, name.display
     )

@@ -163,9 +163,10 @@ fn of_failure(kind: FailureKind) -> Exit {
         FailureKind::AssociationRejected
         | FailureKind::NoPresentationContext
         | FailureKind::Refused => Exit::Refused,
-        FailureKind::OutOfResources | FailureKind::TimedOut | FailureKind::Aborted => {
-            Exit::Temporary
-        }
+        FailureKind::OutOfResources
+        | FailureKind::TimedOut
+        | FailureKind::Aborted
+        | FailureKind::SourceUnavailable => Exit::Temporary,
         FailureKind::CannotConvert | FailureKind::SourceUnreadable => Exit::Failed,
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 
 use super::super::{
-    Acknowledge, Delivery, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node,
-    ObjectStore, Tls, Web, WebTls, values,
+    Acknowledge, Delivery, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node, Tls, Web,
+    WebTls, values,
 };
 use super::{Bad, Check, Section, Written, each, file, words};
 
@@ -239,6 +239,15 @@ impl Check {
         Intake {
             acknowledge: acknowledge.unwrap_or_default(),
             reserve: self.size(&section, &body.reserve, default.reserve, &(0..=1 << 50)),
+            high_water: self
+                .text(&section, &body.spool_high_water, words::high_water)
+                .unwrap_or(default.high_water),
+            emergency_reserve: self.size(
+                &section,
+                &body.emergency_reserve,
+                default.emergency_reserve,
+                &(0..=1 << 50),
+            ),
             max_instance_size: self.size(
                 &section,
                 &body.max_instance_size,
@@ -271,26 +280,6 @@ impl Check {
                 &(second..=Duration::from_mins(5)),
             ),
         }
-    }
-
-    pub(super) fn object_store(&mut self, main: &Written) -> ObjectStore {
-        let Some(body) = &main.file.object_store else { return ObjectStore::File };
-        let (section, body) = Section::of(main, body);
-        let words = [("file", Some(ObjectStore::File)), ("s3", None)];
-        let kind = self.text(&section, &body.kind, |text| {
-            words::one_of("kind of the object store", text, &words)
-        });
-        let texts = [&body.bucket, &body.prefix, &body.endpoint, &body.region];
-        let only_s3 = texts.into_iter().flatten().map(Spanned::span);
-        let only_s3: Vec<_> = only_s3.chain(body.path_style.as_ref().map(Spanned::span)).collect();
-        if kind.is_some() || body.kind.is_none() {
-            for span in only_s3 {
-                let help = "Remove it: kind \"file\" keeps objects in the data directory.";
-                let message = "this key belongs to an object store of kind \"s3\"";
-                self.problem(&section, span, Bad::new(message, "kind is \"file\"", help));
-            }
-        }
-        ObjectStore::File
     }
 
     pub(super) fn delivery(&mut self, main: &Written) -> Delivery {

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use gantry_store::facts::{Priority, Purpose};
+use gantry_store::object::s3::{Credentials, Settings};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::report::Style;
@@ -101,6 +102,10 @@ impl Folder {
         folder.write("tls/open.key", &node.key_pem);
         folder.chmod("tls/open.key", 0o640);
         folder.write("tls/empty.crt", "");
+        folder.write("s3-key", "AKIA1\nsecret\n");
+        folder.chmod("s3-key", 0o600);
+        folder.write("s3-open", "AKIA1\nsecret\n");
+        folder.chmod("s3-open", 0o644);
         folder
     }
 
@@ -371,6 +376,59 @@ to = "ri"
         (route.priority, route.purpose, route.protect),
         (Priority::Routine, Purpose::DirectCare, Protect::AsReceived)
     );
+}
+
+/// All that the shipped example shows of a bucket, with `#` before it, is right too.
+#[test]
+fn the_shipped_example_of_a_bucket_is_right() {
+    let folder = Folder::new();
+    let shipped = include_str!("../../../../deploy/gantry.toml");
+    let begin = shipped.find("[object-store]").unwrap();
+    let section = &shipped[begin..begin + shipped[begin..].find("# Where rows").unwrap()];
+    let shown: String = section
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|key| !key.starts_with(' ')))
+        .fold(String::new(), |lines, line| lines + line + "\n");
+    folder.write("s3-key", "AKIA1\nsecret\n");
+    folder.chmod("s3-key", 0o600);
+    let authority = fs::read_to_string(folder.0.path().join("tls/ca.crt")).unwrap();
+    folder.write("tls/s3-ca.crt", &authority);
+
+    let (config, warnings) = folder
+        .load(&GANTRY_TOML.replace("kind = \"file\"\n", &shown))
+        .unwrap_or_else(|problems| panic!("{}", problems.render(Style::Plain)));
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let ObjectStore::S3(settings) = config.object_store else { panic!("no bucket") };
+    let defaults = Settings::new("", "", Credentials::Missing);
+    assert_eq!(
+        (settings.bucket.as_str(), settings.prefix.as_str(), settings.endpoint.as_deref()),
+        ("rxx-images", "gantry/rxx", Some("https://s3.rxx.example:9000"))
+    );
+    assert!(matches!(settings.credentials, Credentials::Key { ref id, .. } if id == "AKIA1"));
+    assert!(settings.authorities.is_some());
+    // Where it states a default, it states the right one.
+    assert_eq!(
+        (settings.connect_timeout, settings.response_timeout, settings.parallel, settings.checksum),
+        (defaults.connect_timeout, defaults.response_timeout, defaults.parallel, defaults.checksum)
+    );
+    let keys = shown.lines().filter_map(|line| line.split(" = ").next()).count();
+    assert_eq!(keys, 16, "every key is shown");
+}
+
+#[test]
+fn a_bucket_at_aws_needs_little() {
+    let folder = Folder::new();
+    let bucket =
+        "kind = \"s3\"\nbucket = \"images\"\nregion = \"eu-west-2\"\ninstance-role = true\n";
+
+    let (config, warnings) =
+        folder.load(&GANTRY_TOML.replace("kind = \"file\"\n", bucket)).unwrap();
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let ObjectStore::S3(settings) = config.object_store else { panic!("no bucket") };
+    assert_eq!((settings.endpoint, settings.path_style), (None, false));
+    assert_eq!(settings.credentials, Credentials::InstanceRole);
 }
 
 /// The example that is shipped names files that its reader has; here they are made, and then it must run.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use gantry_store::index::{Conservation, Totals};
+use gantry_store::spool::Room;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,7 +11,8 @@ use super::super::health::{self, Readiness};
 use super::super::problem::Problem;
 use super::super::words::{plural, since};
 use super::super::{App, WebState};
-use crate::config::ListenerTls;
+use crate::config::{ListenerTls, ObjectStore};
+use crate::intake::backlog::Glance;
 use crate::telemetry::metrics::ByListener;
 
 /// A partner's certificate that ends within so many days is a problem already.
@@ -31,6 +33,7 @@ pub(super) struct Status {
     /// For each, `ordered` is the sum of delivered, waiting, set aside and cancelled, always.
     partners: Vec<PartnerView>,
     spool: SpoolView,
+    object_store: StoreView,
     totals: Totals,
     readiness: Readiness,
     /// What somebody should look at.
@@ -69,8 +72,63 @@ struct PartnerView {
 struct SpoolView {
     /// Instances that are not in the object store yet.
     waiting: u64,
-    /// Bytes beyond the reserve; `None` if the disk does not say.
+    /// Bytes that it holds.
+    held_bytes: Option<u64>,
+    /// Bytes until what is not an emergency is refused; `None` if the disk does not say.
     room_bytes: Option<u64>,
+    /// The same for emergencies.
+    emergency_room_bytes: Option<u64>,
+    /// Files until what is not an emergency is refused; `None` also where the file system has no such limit.
+    room_files: Option<u64>,
+    /// How long the room lasts at the rate of the last hours, if nothing leaves the spool's disk; `None` without a rate.
+    room_days: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct StoreView {
+    /// `file` or `s3`.
+    kind: &'static str,
+    /// Whether it took what it was last given; `None` before the first time.
+    reachable: Option<bool>,
+    /// Since when that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    /// Objects that wait to be stored, their bytes, and when the oldest of them arrived.
+    waiting: u64,
+    waiting_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting: Option<Timestamp>,
+}
+
+fn spool(room: Option<Room>, waiting: u64, bytes_per_day: Option<u64>) -> SpoolView {
+    let bytes = room.map(|room| room.bytes);
+    let rate = bytes_per_day.filter(|rate| *rate > 0);
+    SpoolView {
+        waiting,
+        held_bytes: room.map(|room| room.held),
+        room_bytes: bytes,
+        emergency_room_bytes: room.map(|room| room.emergency_bytes),
+        room_files: room.and_then(|room| room.inodes),
+        room_days: bytes.zip(rate).map(|(room, rate)| room as f64 / rate as f64),
+    }
+}
+
+fn store(web: &WebState, glance: Glance) -> StoreView {
+    StoreView {
+        kind: match web.config.object_store {
+            ObjectStore::File => "file",
+            ObjectStore::S3(_) => "s3",
+        },
+        reachable: glance.store.reachable,
+        since: glance.store.since,
+        why: glance.store.why,
+        waiting: glance.waiting,
+        waiting_bytes: glance.bytes,
+        oldest_waiting: glance.oldest,
+    }
 }
 
 pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
@@ -78,8 +136,9 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
     let readiness = health::readiness(&app).await;
     let totals = web.index.totals().await?;
     let partners = partners(web, web.index.conservation().await?);
-    let spool = web.spool.clone();
-    let room = tokio::task::spawn_blocking(move || spool.room().ok()).await.ok().flatten();
+    let disk = web.spool.clone();
+    let room = tokio::task::spawn_blocking(move || disk.measure().ok()).await.ok().flatten();
+    let glance = web.intake.handoff().backlog().glance();
     let now = Timestamp::now();
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -91,7 +150,8 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
         web: web.base_url(),
         problems: problems(&readiness, &partners, &totals, now),
         partners,
-        spool: SpoolView { waiting: totals.unstored, room_bytes: room },
+        spool: spool(room, totals.unstored, glance.bytes_per_day),
+        object_store: store(web, glance),
         totals,
         readiness: Readiness::clone(&readiness),
     }))
