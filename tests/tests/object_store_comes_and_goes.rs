@@ -251,6 +251,8 @@ async fn a_crash_in_the_middle_of_uploads_loses_nothing_and_leaves_nothing_half(
     .await;
 
     bench.gateway.kill().await;
+    // What the dead node had on the wire is lost with it; else it would reach the store after the next start's sweep.
+    bench.proxy.set(Fault::Refuse).await;
     bench.proxy.set(Fault::None).await;
     bench.gateway.start().await;
 

@@ -43,6 +43,9 @@ const FLOOR: Duration = Duration::from_secs(1);
 const CEILING: Duration = Duration::from_secs(30);
 /// How often a store that nothing is put into is looked at, and how long to wait where nothing else says so.
 const LOOK: Duration = Duration::from_mins(1);
+/// How often uploads that nobody finished are looked for: what a dying node had on the wire may begin one after the next
+/// start.
+const SWEEP: Duration = Duration::from_hours(24);
 
 /// Moves objects from the spool to the object store.
 pub(super) struct Storing {
@@ -74,7 +77,8 @@ impl Storing {
     /// Works until stopped; then what waits becomes objects as far as that succeeds at the first try.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut trouble = Trouble::default();
-        let mut swept = false;
+        let mut next_sweep = Instant::now();
+        let mut at_start = true;
         let mut next_look = Instant::now();
         loop {
             let due = self.due(&trouble).unwrap_or(next_look).min(next_look);
@@ -89,8 +93,11 @@ impl Storing {
                 }
                 () = sleep_until(due) => {}
             }
-            if !swept && trouble.may_try() {
-                swept = self.sweep(&mut trouble).await;
+            if Instant::now() >= next_sweep && trouble.may_try() {
+                if self.sweep(&mut trouble, at_start).await {
+                    next_sweep = Instant::now() + SWEEP;
+                    at_start = false;
+                }
                 next_look = Instant::now() + LOOK;
             } else if Instant::now() >= next_look && trouble.may_try() {
                 next_look = Instant::now() + LOOK;
@@ -139,12 +146,13 @@ impl Storing {
         }
     }
 
-    /// Removes what a crash left in the store, once it can be reached.
-    async fn sweep(&self, trouble: &mut Trouble) -> bool {
+    /// Removes what a crash left in the store, once it can be reached: what is old, and at the start also what is this
+    /// node's.
+    async fn sweep(&self, trouble: &mut Trouble, at_start: bool) -> bool {
         let (spool, objects) = (self.spool.clone(), self.objects.clone());
-        // Nothing is being put yet, so what is in this spool is not being stored by anybody.
         let swept = tokio::task::spawn_blocking(move || {
-            objects.sweep(&|object| spool.path(object).exists())
+            // Nothing is being put at the start, so what is in this spool is not being stored by anybody.
+            objects.sweep(&|object| at_start && spool.path(object).exists())
         });
         match swept.await {
             Ok(Ok(0)) => self.is_up(trouble),
