@@ -156,6 +156,56 @@ impl Db {
         Query { text: Cow::Borrowed(text), arguments, unfit: None }
     }
 
+    /// Runs a statement over many rows, which it reads from the table `new` with these columns: `before` ends where a table
+    /// is named, `after` goes on behind it. PostgreSQL, which a network may be between, gets up to [`MOST`] rows at once;
+    /// SQLite one after the other, as its statements cost less than the text of a long one. The answers of all are in no
+    /// order.
+    pub(super) async fn for_rows<const N: usize>(
+        &mut self,
+        before: &'static str,
+        columns: [&'static str; N],
+        rows: Vec<[Cell; N]>,
+        after: &'static str,
+    ) -> sqlx::Result<Vec<Row>> {
+        let mut answers = Vec::new();
+        let mut rows = rows.into_iter();
+        if self.is_postgres() {
+            while let Some(first) = rows.next() {
+                let count = rows.len().min(MOST - 1) + 1;
+                let mut table = first.map(|cell| Column::beginning_with(cell, count));
+                for row in rows.by_ref().take(MOST - 1) {
+                    for (column, cell) in table.iter_mut().zip(row) {
+                        column.push(cell).map_err(sqlx::Error::Encode)?;
+                    }
+                }
+                let mut query = self.query(before);
+                query.push("unnest(");
+                for (index, column) in table.into_iter().enumerate() {
+                    let cast = column.cast();
+                    query.push(if index == 0 { "" } else { ", " }).push_bind(column).push(cast);
+                }
+                query.push(") AS new (");
+                for (index, name) in columns.into_iter().enumerate() {
+                    query.push(if index == 0 { "" } else { ", " }).push(name);
+                }
+                query.push(")").push(after);
+                answers.extend(query.fetch_all(self).await?);
+            }
+        } else {
+            for row in rows {
+                let mut query = self.query(before);
+                query.push("(SELECT ");
+                for (index, (name, cell)) in columns.into_iter().zip(row).enumerate() {
+                    query.push(if index == 0 { "" } else { ", " }).push_bind(cell);
+                    query.push(" AS ").push(name);
+                }
+                query.push(") AS new").push(after);
+                answers.extend(query.fetch_all(self).await?);
+            }
+        }
+        Ok(answers)
+    }
+
     /// Begins a statement that the dialects write differently.
     pub(super) fn query_either(&self, sqlite: &'static str, postgres: &'static str) -> Query {
         self.query(if self.is_postgres() { postgres } else { sqlite })
@@ -202,6 +252,99 @@ macro_rules! plain_values {
 }
 
 plain_values!(i64, Option<i64>, &[u8], Option<&[u8]>);
+
+/// A value of one of many rows; see [`Db::for_rows`].
+pub(super) enum Cell {
+    Number(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+}
+
+macro_rules! cells {
+    ($($type:ty => $cell:expr;)+) => {$(
+        impl From<$type> for Cell {
+            fn from(value: $type) -> Self {
+                $cell(value)
+            }
+        }
+    )+};
+}
+
+cells! {
+    i64 => |value| Self::Number(Some(value));
+    Option<i64> => Self::Number;
+    String => |value| Self::Text(Some(value));
+    &str => |value: &str| Self::Text(Some(value.to_owned()));
+    Option<&str> => |value: Option<&str>| Self::Text(value.map(str::to_owned));
+    &[u8] => |value: &[u8]| Self::Bytes(Some(value.to_vec()));
+    Option<&[u8]> => |value: Option<&[u8]>| Self::Bytes(value.map(<[u8]>::to_vec));
+}
+
+impl Value for Cell {
+    fn add_to(self, arguments: &mut Arguments) -> Result<(), BoxDynError> {
+        match self {
+            Self::Number(number) => number.add_to(arguments),
+            Self::Text(text) => text.add_to(arguments),
+            Self::Bytes(bytes) => bytes.as_deref().add_to(arguments),
+        }
+    }
+}
+
+/// The cells of one column, which only PostgreSQL takes as one value.
+enum Column {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+}
+
+impl Column {
+    fn beginning_with(cell: Cell, rows: usize) -> Self {
+        fn begin<T>(first: T, rows: usize) -> Vec<T> {
+            let mut cells = Vec::with_capacity(rows);
+            cells.push(first);
+            cells
+        }
+        match cell {
+            Cell::Number(number) => Self::Numbers(begin(number, rows)),
+            Cell::Text(text) => Self::Texts(begin(text, rows)),
+            Cell::Bytes(bytes) => Self::Bytes(begin(bytes, rows)),
+        }
+    }
+
+    fn push(&mut self, cell: Cell) -> Result<(), BoxDynError> {
+        match (self, cell) {
+            (Self::Numbers(numbers), Cell::Number(number)) => numbers.push(number),
+            (Self::Texts(texts), Cell::Text(text)) => texts.push(text),
+            (Self::Bytes(all), Cell::Bytes(bytes)) => all.push(bytes),
+            _ => return Err("a column holds values of two kinds".into()),
+        }
+        Ok(())
+    }
+
+    fn cast(&self) -> &'static str {
+        match self {
+            Self::Numbers(_) => "::bigint[]",
+            Self::Texts(_) => "::text[]",
+            Self::Bytes(_) => "::bytea[]",
+        }
+    }
+}
+
+impl Value for Column {
+    fn add_to(self, arguments: &mut Arguments) -> Result<(), BoxDynError> {
+        let Arguments::Postgres(arguments) = arguments else {
+            return Err("SQLite takes no list as one value".into());
+        };
+        match self {
+            Self::Numbers(numbers) => arguments.add(numbers),
+            Self::Texts(texts) => {
+                let clean = |text: String| without_nul(&text).into_owned();
+                arguments.add(texts.into_iter().map(|text| text.map(clean)).collect::<Vec<_>>())
+            }
+            Self::Bytes(bytes) => arguments.add(bytes),
+        }
+    }
+}
 
 /// A list in one value, which only PostgreSQL takes.
 impl Value for &[i64] {

@@ -11,7 +11,7 @@ use crate::dicom::{
 };
 use crate::facts::{Digest, Facts, ObjectId};
 
-use super::db::{self, Db, Row};
+use super::db::{self, Cell, Db, Row};
 use super::{digest, flag, moment, parsed, unsigned};
 
 /// One version of an instance.
@@ -58,7 +58,7 @@ pub struct InstanceRow {
 /// What deciding about an arrival needs of the versions that are there.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
-    pub(super) id: i64,
+    pub(super) place: Place,
     pub(super) object: ObjectId,
     pub(super) study: StudyInstanceUid,
     pub(super) study_id: i64,
@@ -86,7 +86,7 @@ pub(super) async fn versions<'a>(
         query.push(" ORDER BY i.version");
         for row in query.fetch_all(&mut *db).await? {
             versions.entry(parsed(&row, "sop_instance")?).or_default().push(Version {
-                id: row.try_get("id")?,
+                place: Place::Row(row.try_get("id")?),
                 object: parsed(&row, "object")?,
                 study: parsed(&row, "study_uid")?,
                 study_id: row.try_get("study")?,
@@ -101,38 +101,85 @@ pub(super) async fn versions<'a>(
     Ok(versions)
 }
 
-/// Adds a version and says which row it is.
-pub(super) async fn add(
-    db: &mut Db,
-    series: i64,
-    facts: &Facts,
-    version: u32,
-    quarantined: bool,
-) -> sqlx::Result<i64> {
-    let attributes = &facts.attributes;
-    db.query(
-        "INSERT INTO instance (object, series, sop_instance, version, sop_class, transfer_syntax, length, digest, \
-         number, rows, columns, frames, sender, from_partner, received_at, quarantined) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id",
-    )
-    .bind(facts.object.to_string())
-    .bind(series)
-    .bind(facts.sop_instance.as_str())
-    .bind(i64::from(version))
-    .bind(facts.sop_class.as_str())
-    .bind(facts.transfer_syntax.uid())
-    .bind(facts.length.cast_signed())
-    .bind(&facts.digest.0[..])
-    .bind(attributes.integer(tags::INSTANCE_NUMBER))
-    .bind(attributes.u16(tags::ROWS).map(i64::from))
-    .bind(attributes.u16(tags::COLUMNS).map(i64::from))
-    .bind(attributes.integer(tags::NUMBER_OF_FRAMES))
-    .bind(&facts.origin.sender)
-    .bind(i64::from(facts.origin.from_partner))
-    .bind(facts.received_at.as_millisecond())
-    .bind(i64::from(quarantined))
-    .scalar(db)
-    .await
+/// Which row an instance has, or will have: what a batch brings is added at its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    Row(i64),
+    New(usize),
+}
+
+/// The instances that a batch brings.
+#[derive(Default)]
+pub(super) struct Added {
+    objects: Vec<ObjectId>,
+    rows: Vec<[Cell; 16]>,
+}
+
+impl Added {
+    /// Takes note of a version.
+    pub(super) fn add(
+        &mut self,
+        series: i64,
+        facts: &Facts,
+        version: u32,
+        quarantined: bool,
+    ) -> Place {
+        let attributes = &facts.attributes;
+        let place = Place::New(self.rows.len());
+        self.objects.push(facts.object);
+        self.rows.push([
+            facts.object.to_string().into(),
+            series.into(),
+            facts.sop_instance.as_str().into(),
+            i64::from(version).into(),
+            facts.sop_class.as_str().into(),
+            facts.transfer_syntax.uid().into(),
+            facts.length.cast_signed().into(),
+            facts.digest.0[..].into(),
+            attributes.integer(tags::INSTANCE_NUMBER).into(),
+            attributes.u16(tags::ROWS).map(i64::from).into(),
+            attributes.u16(tags::COLUMNS).map(i64::from).into(),
+            attributes.integer(tags::NUMBER_OF_FRAMES).into(),
+            facts.origin.sender.as_str().into(),
+            i64::from(facts.origin.from_partner).into(),
+            facts.received_at.as_millisecond().into(),
+            i64::from(quarantined).into(),
+        ]);
+        place
+    }
+
+    /// Writes them.
+    pub(super) async fn write(self, db: &mut Db) -> sqlx::Result<Places> {
+        let rows = db.for_rows(
+            "INSERT INTO instance (object, series, sop_instance, version, sop_class, transfer_syntax, length, digest, \
+             number, rows, columns, frames, sender, from_partner, received_at, quarantined) SELECT * FROM ",
+            [
+                "object", "series", "sop_instance", "version", "sop_class", "transfer_syntax", "length", "digest",
+                "number", "rows", "columns", "frames", "sender", "from_partner", "received_at", "quarantined",
+            ],
+            self.rows,
+            " RETURNING id, object",
+        );
+        let mut ids: HashMap<ObjectId, i64> = HashMap::with_capacity(self.objects.len());
+        for row in rows.await? {
+            ids.insert(parsed(&row, "object")?, row.try_get("id")?);
+        }
+        let id = |object| ids.get(object).copied().ok_or(sqlx::Error::RowNotFound);
+        self.objects.iter().map(id).collect::<sqlx::Result<_>>().map(Places)
+    }
+}
+
+/// The rows of what a batch brought.
+pub(super) struct Places(Vec<i64>);
+
+impl Places {
+    /// The row id.
+    pub(super) fn row(&self, place: Place) -> sqlx::Result<i64> {
+        match place {
+            Place::Row(id) => Ok(id),
+            Place::New(index) => self.0.get(index).copied().ok_or(sqlx::Error::RowNotFound),
+        }
+    }
 }
 
 /// Notes that the object store has confirmed these.

@@ -13,7 +13,7 @@ use crate::delivered::Proof;
 use crate::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
 use crate::facts::{ObjectId, Priority};
 
-use super::db::{self, Db, Row};
+use super::db::{self, Cell, Db, Query, Row};
 use super::delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 use super::lock;
 use super::timeline::{self, EventKind};
@@ -73,9 +73,6 @@ impl Settled {
 /// How many rows of each priority a claim moves to the front when their time has come, at least.
 const PROMOTED: u32 = 256;
 
-const CLAIMABLE: &str =
-    "SELECT id, priority, attempt, deaths, transfer, instance FROM delivery WHERE partner = ";
-
 /// Claims what may be sent to a partner: by priority, then in the order of arrival.
 pub(super) async fn claim(
     db: &mut Db,
@@ -85,40 +82,47 @@ pub(super) async fn claim(
     lease: Duration,
     now: Timestamp,
 ) -> sqlx::Result<Vec<Claim>> {
+    const ITS_INSTANCE: &str = "t.ulid, i.object, i.sop_class, i.sop_instance, i.transfer_syntax, i.length, \
+                                i.stored FROM ";
+    const JOINED: &str = " d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance \
+                          ORDER BY d.priority, d.id";
     promote(&mut *db, partner, limit.max(PROMOTED), now).await?;
-    let mut query = db.query(
-        "SELECT d.id, d.priority, d.attempt, d.deaths, t.ulid, i.object, i.sop_class, i.sop_instance, \
-         i.transfer_syntax, i.length, i.stored FROM (",
-    );
+    let until = lease_end(now, lease).as_millisecond();
+    let limit = i64::from(limit);
+    let to_sending = |query: &mut Query| {
+        query.push("UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = ");
+        query.push_bind(owner).push(", due = ").push_bind(until);
+        query.push(", until = ").push_bind(until);
+        query.push(", failure = NULL, status = NULL, why = NULL ");
+    };
     if db.is_postgres() {
-        // What another node is claiming at this moment is passed over, not waited for.
-        query.push(CLAIMABLE).push_bind(partner);
-        query.push(" AND due = 0 ORDER BY priority, id LIMIT ").push_bind(i64::from(limit));
-        query.push(" FOR UPDATE SKIP LOCKED");
-    } else {
-        for (index, urgency) in Priority::ALL.iter().enumerate() {
-            query.push(if index == 0 { "" } else { " UNION ALL " });
-            query.push("SELECT * FROM (").push(CLAIMABLE).push_bind(partner);
-            query.push(" AND priority = ").push_bind(rank(*urgency));
-            query.push(" AND due = 0 ORDER BY id LIMIT ").push_bind(i64::from(limit));
-            query.push(") AS first");
-        }
+        // In one round trip. What another node is claiming at this moment is passed over, not waited for.
+        let mut query = db.query("WITH first AS (SELECT id FROM delivery WHERE partner = ");
+        query.push_bind(partner).push(" AND due = 0 ORDER BY priority, id LIMIT ").push_bind(limit);
+        query.push(" FOR UPDATE SKIP LOCKED), claimed AS (");
+        to_sending(&mut query);
+        query.push("FROM first WHERE delivery.id = first.id RETURNING delivery.*) ");
+        query.push("SELECT d.id, d.priority, d.attempt, d.deaths, ").push(ITS_INSTANCE);
+        query.push("claimed").push(JOINED);
+        return query.fetch_all(db).await?.iter().map(read_claim).collect();
     }
-    query.push(
-        ") d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance ORDER BY d.priority, d.id LIMIT ",
-    );
-    query.push_bind(i64::from(limit));
+    let mut query = db.query("SELECT d.id, d.priority, d.attempt + 1 AS attempt, d.deaths, ");
+    query.push(ITS_INSTANCE).push("(");
+    for (index, urgency) in Priority::ALL.iter().enumerate() {
+        query.push(if index == 0 { "" } else { " UNION ALL " });
+        query.push("SELECT * FROM (SELECT * FROM delivery WHERE partner = ").push_bind(partner);
+        query.push(" AND priority = ").push_bind(rank(*urgency));
+        query.push(" AND due = 0 ORDER BY id LIMIT ").push_bind(limit).push(") AS first");
+    }
+    query.push(")").push(JOINED).push(" LIMIT ").push_bind(limit);
     let rows = query.fetch_all(&mut *db).await?;
     let claims: Vec<Claim> = rows.iter().map(read_claim).collect::<sqlx::Result<_>>()?;
     if claims.is_empty() {
         return Ok(claims);
     }
-    let until = lease_end(now, lease).as_millisecond();
-    let mut query =
-        db.query("UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = ");
-    query.push_bind(owner).push(", due = ").push_bind(until).push(", until = ").push_bind(until);
-    query.push(", failure = NULL, status = NULL, why = NULL WHERE id ");
-    query.push_in(claims.iter().map(|claim| claim.delivery.0));
+    let mut query = db.query("");
+    to_sending(&mut query);
+    query.push("WHERE id ").push_in(claims.iter().map(|claim| claim.delivery.0));
     query.execute(db).await?;
     Ok(claims)
 }
@@ -189,14 +193,15 @@ async fn promote(db: &mut Db, partner: &str, most: u32, now: Timestamp) -> sqlx:
 
 /// Back to the queue with what somebody held under a lease that has run out, unless it was renewed in between.
 async fn bury(db: &mut Db, abandoned: &[DeliveryId], now: Timestamp) -> sqlx::Result<()> {
+    let mut died = Vec::new();
     for mut row in fetch(&mut *db, abandoned).await?.into_values() {
         let ran_out = row.until.is_some_and(|until| until <= now.as_millisecond());
         let is_sending = matches!(row.delivery, Delivery::Sending { .. });
         if ran_out && is_sending && row.step(Event::Died).is_ok() {
-            row.write(&mut *db, true).await?;
+            died.push(row.row(1));
         }
     }
-    Ok(())
+    write(db, died).await
 }
 
 /// Back to the queue with what this owner had when it died.
@@ -228,14 +233,16 @@ pub(super) async fn bring_forward(db: &mut Db, partner: &str, now: Timestamp) ->
 
 /// Takes the same step with each; those for which it is illegal stay as they are. Says how many took it.
 pub(super) async fn step_all(db: &mut Db, ids: &[DeliveryId], event: &Event) -> sqlx::Result<u64> {
-    let mut taken = 0;
+    let died = i64::from(matches!(event, Event::Died));
+    let mut taken = Vec::new();
     for mut row in fetch(&mut *db, ids).await?.into_values() {
         if row.step(event.clone()).is_ok() {
-            row.write(&mut *db, matches!(event, Event::Died)).await?;
-            taken += 1;
+            taken.push(row.row(died));
         }
     }
-    Ok(taken)
+    let count = taken.len() as u64;
+    write(db, taken).await?;
+    Ok(count)
 }
 
 /// Extends leases. Says how many this owner still had.
@@ -269,13 +276,14 @@ pub(super) async fn settle(
     let ids: Vec<_> = outcomes.iter().map(|(id, ..)| *id).collect();
     let mut rows = fetch(&mut *db, &ids).await?;
     let mut news: BTreeMap<i64, News> = BTreeMap::new();
+    // What changed, and how often it died: there may be two outcomes of one delivery.
+    let mut changed: HashMap<DeliveryId, i64> = HashMap::with_capacity(outcomes.len());
     let mut settled = Vec::with_capacity(outcomes.len());
     for (id, object, event) in outcomes {
         let Some(row) = rows.get_mut(id) else { continue };
         if object.is_some_and(|object| object != row.object) {
             continue;
         }
-        let died = matches!(event, Event::Died);
         let result = match *event {
             // A claim has an owner and a lease, which an outcome has not.
             Event::Claim => Err(IllegalStep { from: row.delivery.name(), event: event.name() }),
@@ -296,7 +304,7 @@ pub(super) async fn settle(
             if let Some(news) = news.get_mut(&row.transfer) {
                 news.take(delivery);
             }
-            row.write(&mut *db, died).await?;
+            *changed.entry(*id).or_default() += i64::from(matches!(event, Event::Died));
         }
         settled.push((
             row.transfer,
@@ -309,6 +317,8 @@ pub(super) async fn settle(
             },
         ));
     }
+    let stands = |(id, died): (&DeliveryId, &i64)| rows.get(id).map(|row| row.row(*died));
+    write(&mut *db, changed.iter().filter_map(stands).collect()).await?;
     for (transfer, news) in news {
         if news.delivered && !news.begun {
             timeline::add(&mut *db, transfer, now, EventKind::FirstSent, None, None).await?;
@@ -356,15 +366,17 @@ pub(super) async fn restore(db: &mut Db, proofs: &[Proof], now: Timestamp) -> sq
         }
         let ids: Vec<_> = found.keys().copied().collect();
         let mut transfers = BTreeSet::new();
+        let mut delivered = Vec::new();
         for (id, mut row) in fetch(&mut *db, &ids).await? {
             let Some(receipt) = found.get(&id) else { continue };
             if !matches!(row.delivery, Delivery::Delivered(_)) {
                 row.delivery = Delivery::Delivered(Receipt::clone(receipt));
-                row.write(&mut *db, false).await?;
+                delivered.push(row.row(0));
                 transfers.insert(row.transfer);
-                restored += 1;
             }
         }
+        restored += delivered.len() as u64;
+        write(&mut *db, delivered).await?;
         for transfer in transfers {
             transfer::note_all_sent(&mut *db, transfer, now).await?;
         }
@@ -497,7 +509,8 @@ impl Stepping {
         Ok(())
     }
 
-    async fn write(&self, db: &mut Db, died: bool) -> sqlx::Result<()> {
+    /// Its row of [`write`]; `died` is how often it died on the way here.
+    fn row(&self, died: i64) -> [Cell; 12] {
         let mut attempt = None;
         let mut due = None;
         let mut until = None;
@@ -522,27 +535,39 @@ impl Stepping {
         }
         let status =
             receipt.map(|receipt| receipt.status).or(failure.and_then(|failure| failure.status));
-        db.query(
-            "UPDATE delivery SET state = $2, attempt = COALESCE($3, attempt), due = $4, until = $5, owner = NULL, \
-             failure = $6, status = $7, why = $8, sent_syntax = $9, sent_digest = $10, sent_at = $11, \
-             deaths = deaths + $12 WHERE id = $1",
-        )
-        .bind(self.id.0)
-        .bind(self.delivery.name())
-        .bind(attempt.map(i64::from))
-        .bind(if self.paused { None } else { due })
-        .bind(until)
-        .bind(failure.map(|failure| failure.kind.as_str()))
-        .bind(status.map(i64::from))
-        .bind(failure.map(|failure| failure.text.as_str()))
-        .bind(receipt.map(|receipt| receipt.transfer_syntax.uid()))
-        .bind(receipt.map(|receipt| &receipt.digest.0[..]))
-        .bind(receipt.map(|receipt| receipt.at.as_millisecond()))
-        .bind(i64::from(died))
-        .execute(db)
-        .await?;
-        Ok(())
+        [
+            self.id.0.into(),
+            self.delivery.name().into(),
+            attempt.map(i64::from).into(),
+            (if self.paused { None } else { due }).into(),
+            until.into(),
+            failure.map(|failure| failure.kind.as_str()).into(),
+            status.map(i64::from).into(),
+            failure.map(|failure| failure.text.as_str()).into(),
+            receipt.map(|receipt| receipt.transfer_syntax.uid()).into(),
+            receipt.map(|receipt| &receipt.digest.0[..]).into(),
+            receipt.map(|receipt| receipt.at.as_millisecond()).into(),
+            died.into(),
+        ]
     }
+}
+
+/// Writes where deliveries stand; each may be there once.
+async fn write(db: &mut Db, rows: Vec<[Cell; 12]>) -> sqlx::Result<()> {
+    db.for_rows(
+        "UPDATE delivery SET state = new.state, attempt = COALESCE(new.attempt, delivery.attempt), due = new.due, \
+         until = new.until, owner = NULL, failure = new.failure, status = new.status, why = new.why, \
+         sent_syntax = new.sent_syntax, sent_digest = new.sent_digest, sent_at = new.sent_at, \
+         deaths = delivery.deaths + new.died FROM ",
+        [
+            "id", "state", "attempt", "due", "until", "failure", "status", "why", "sent_syntax",
+            "sent_digest", "sent_at", "died",
+        ],
+        rows,
+        " WHERE delivery.id = new.id",
+    )
+    .await?;
+    Ok(())
 }
 
 async fn fetch(db: &mut Db, ids: &[DeliveryId]) -> sqlx::Result<HashMap<DeliveryId, Stepping>> {
@@ -609,7 +634,7 @@ fn read_claim(row: &Row) -> sqlx::Result<Claim> {
         transfer_syntax: parsed(row, "transfer_syntax")?,
         length: unsigned(row, "length")?,
         priority: priority(row, "priority")?,
-        attempt: unsigned::<u32>(row, "attempt")? + 1,
+        attempt: unsigned(row, "attempt")?,
         deaths: unsigned(row, "deaths")?,
         stored: flag(row, "stored")?,
     })

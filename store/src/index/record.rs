@@ -9,11 +9,11 @@ use crate::dicom::SopInstanceUid;
 use crate::facts::{Facts, ObjectId, Priority, Purpose};
 
 use super::db::Db;
-use super::instance::{self, Version};
+use super::instance::{self, Place, Version};
 use super::lock;
 use super::series::{self, SeriesIds};
 use super::study::Studies;
-use super::transfer::{self, Orders, TransferId};
+use super::transfer::{self, Ordered, Orders, TransferId};
 
 /// A received instance, and where the routes send it.
 #[derive(Clone, Debug)]
@@ -80,19 +80,13 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
             .await?;
     let mut studies = Studies::default();
     let mut series_ids = SeriesIds::new();
-    let mut orders = Orders::default();
-    let mut recorded = Vec::with_capacity(arrivals.len());
-    for Arrival { facts, routed } in arrivals {
+    let mut added = instance::Added::default();
+    let mut judged = Vec::with_capacity(arrivals.len());
+    for Arrival { facts, .. } in arrivals {
         let found = judge(&versions, facts);
-        let mut transfers = Vec::new();
-        let mut ordered = Vec::new();
         let to_order = match found {
-            Found::Known { instance } => {
-                transfers = transfer::of_instance(&mut *db, instance).await?;
-                None
-            }
-            Found::Repeat { quarantined: true, .. } => None,
-            Found::Repeat { instance, study, .. } => Some((instance, study)),
+            Found::Known { .. } | Found::Repeat { quarantined: true, .. } => None,
+            Found::Repeat { place, study, .. } => Some((place, study)),
             Found::Other { version, quarantined } => {
                 let study = studies.find_or_add(&mut *db, &facts.study).await?;
                 if !quarantined {
@@ -101,9 +95,9 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
                 let series =
                     series::find_or_add(&mut *db, &mut series_ids, study, facts, !quarantined)
                         .await?;
-                let id = instance::add(&mut *db, series, facts, version, quarantined).await?;
+                let place = added.add(series, facts, version, quarantined);
                 versions.entry(facts.sop_instance.clone()).or_default().push(Version {
-                    id,
+                    place,
                     object: facts.object,
                     study: facts.study.clone(),
                     study_id: study,
@@ -113,36 +107,45 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
                     from_partner: facts.origin.from_partner,
                     quarantined,
                 });
-                (!quarantined).then_some((id, study))
+                (!quarantined).then_some((place, study))
             }
         };
-        if let Some((instance, study)) = to_order {
-            for routed in routed {
-                let order =
-                    orders.order(&mut *db, study, instance, routed, facts.received_at).await?;
-                if !transfers.contains(&order.transfer) {
-                    transfers.push(order.transfer);
-                }
-                ordered.extend(order.news.map(|priority| (routed.partner.clone(), priority)));
-            }
+        judged.push((found, to_order));
+    }
+    let places = added.write(&mut *db).await?;
+    let mut orders = Orders::default();
+    for (arrival, (Arrival { facts, routed }, (_, to_order))) in
+        arrivals.iter().zip(&judged).enumerate()
+    {
+        let Some((place, study)) = *to_order else { continue };
+        let instance = places.row(place)?;
+        for routed in routed {
+            orders.order(&mut *db, arrival, study, instance, routed, facts.received_at).await?;
+        }
+    }
+    let mut ordered = orders.write(&mut *db).await?;
+    studies.write(&mut *db).await?;
+    let mut recorded = Vec::with_capacity(arrivals.len());
+    for (arrival, (Arrival { facts, .. }, (found, _))) in arrivals.iter().zip(judged).enumerate() {
+        let Ordered { mut transfers, news } = ordered.remove(&arrival).unwrap_or_default();
+        if let Found::Known { place } = found {
+            transfers = transfer::of_instance(&mut *db, places.row(place)?).await?;
         }
         recorded.push(Recorded {
             object: facts.object,
             outcome: found.outcome(),
             transfers,
-            ordered,
+            ordered: news,
         });
     }
-    studies.write(&mut *db).await?;
-    orders.write(db).await?;
     Ok(recorded)
 }
 
 /// How an arrival relates to the versions that are there.
 #[derive(Clone, Copy)]
 enum Found {
-    Known { instance: i64 },
-    Repeat { of: ObjectId, instance: i64, study: i64, quarantined: bool },
+    Known { place: Place },
+    Repeat { of: ObjectId, place: Place, study: i64, quarantined: bool },
     Other { version: u32, quarantined: bool },
 }
 
@@ -163,11 +166,11 @@ fn judge(versions: &HashMap<SopInstanceUid, Vec<Version>>, facts: &Facts) -> Fou
         return Found::Other { version: 1, quarantined: false };
     };
     if let Some(known) = versions.iter().find(|version| version.object == facts.object) {
-        return Found::Known { instance: known.id };
+        return Found::Known { place: known.place };
     }
     let repeat = |of: &Version| Found::Repeat {
         of: of.object,
-        instance: of.id,
+        place: of.place,
         study: of.study_id,
         quarantined: of.quarantined,
     };

@@ -4,7 +4,7 @@
 //! stored but counted from its deliveries each time it is asked for, so the two cannot disagree.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -591,7 +591,10 @@ fn decision(row: &Row, at: &'static str, by: &str, why: &str) -> sqlx::Result<Op
 
 /// The transfers that one batch of arrivals orders or adds to: read once, written once.
 #[derive(Default)]
-pub(super) struct Orders(HashMap<(i64, String), Order>);
+pub(super) struct Orders {
+    transfers: HashMap<(i64, String), Order>,
+    wanted: Vec<Wanted>,
+}
 
 struct Order {
     id: i64,
@@ -605,11 +608,23 @@ struct Order {
     grew: bool,
 }
 
-/// What a routed instance came to.
+/// An instance for a partner.
+struct Wanted {
+    arrival: usize,
+    transfer: (i64, String),
+    instance: i64,
+    at: Timestamp,
+    /// Whether its route is more urgent than those before.
+    raised: bool,
+}
+
+/// What the routes of one arrival came to.
+#[derive(Default)]
 pub(super) struct Ordered {
-    pub(super) transfer: TransferId,
-    /// The priority of what is now to be sent, where that is new or more urgent than it was.
-    pub(super) news: Option<Priority>,
+    /// The transfers that it is part of.
+    pub(super) transfers: Vec<TransferId>,
+    /// For each partner for which something is new, or more urgent than it was, how urgent it is now.
+    pub(super) news: Vec<(String, Priority)>,
 }
 
 impl Orders {
@@ -618,20 +633,21 @@ impl Orders {
     pub(super) async fn order(
         &mut self,
         db: &mut Db,
+        arrival: usize,
         study: i64,
         instance: i64,
         routed: &Routed,
         at: Timestamp,
-    ) -> sqlx::Result<Ordered> {
-        let key = (study, routed.partner.clone());
-        let order = match self.0.entry(key) {
+    ) -> sqlx::Result<()> {
+        let transfer = (study, routed.partner.clone());
+        let order = match self.transfers.entry(transfer.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 entry.insert(find_or_create(&mut *db, study, routed, at).await?)
             }
         };
-        let mut news = None;
-        if routed.priority < order.priority && !order.cancelled {
+        let raised = routed.priority < order.priority && !order.cancelled;
+        if raised {
             let detail = format!("{} to {}", order.priority, routed.priority);
             raise(&mut *db, order.id, routed.priority).await?;
             // The page says why it is urgent, so the urgent order's purpose stands.
@@ -644,43 +660,37 @@ impl Orders {
             timeline::add(&mut *db, order.id, at, EventKind::PriorityRaised, None, Some(&detail))
                 .await?;
             order.priority = routed.priority;
-            news = Some(routed.priority);
         }
-        // What comes for a transfer that a person has cancelled is counted, and does not go.
-        let (state, due) = match (order.cancelled, order.paused) {
-            (true, _) => ("cancelled", None),
-            (false, true) => ("queued", None),
-            (false, false) => ("queued", Some(0_i64)),
-        };
-        let added = db.query(
-            "INSERT INTO delivery (transfer, instance, partner, priority, state, due) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (instance, transfer) DO NOTHING",
-        )
-        .bind(order.id)
-        .bind(instance)
-        .bind(&routed.partner)
-        .bind(rank(order.priority))
-        .bind(state)
-        .bind(due)
-        .execute(&mut *db)
-        .await?;
-        if added > 0 {
-            order.last_received_at = order.last_received_at.max(at.as_millisecond());
-            order.grew = true;
-            if !order.cancelled {
-                news = Some(order.priority);
-                if order.all_sent {
-                    order.all_sent = false;
-                    timeline::add(&mut *db, order.id, at, EventKind::Reopened, None, None).await?;
-                }
-            }
-        }
-        Ok(Ordered { transfer: order.ulid, news })
+        self.wanted.push(Wanted { arrival, transfer, instance, at, raised });
+        Ok(())
     }
 
-    /// Writes what changed.
-    pub(super) async fn write(self, db: &mut Db) -> sqlx::Result<()> {
-        for order in self.0.into_values().filter(|order| order.grew) {
+    /// Writes the deliveries, and what changed of their transfers. Says what came of each arrival.
+    pub(super) async fn write(mut self, db: &mut Db) -> sqlx::Result<HashMap<usize, Ordered>> {
+        let mut added = self.add_deliveries(&mut *db).await?;
+        let mut ordered: HashMap<usize, Ordered> = HashMap::with_capacity(self.wanted.len());
+        for wanted in &self.wanted {
+            let Some(order) = self.transfers.get_mut(&wanted.transfer) else { continue };
+            let is_new = added.remove(&(order.id, wanted.instance));
+            if is_new {
+                order.last_received_at = order.last_received_at.max(wanted.at.as_millisecond());
+                order.grew = true;
+                if order.all_sent && !order.cancelled {
+                    order.all_sent = false;
+                    timeline::add(&mut *db, order.id, wanted.at, EventKind::Reopened, None, None)
+                        .await?;
+                }
+            }
+            let of_arrival = ordered.entry(wanted.arrival).or_default();
+            if !of_arrival.transfers.contains(&order.ulid) {
+                of_arrival.transfers.push(order.ulid);
+            }
+            if wanted.raised || is_new && !order.cancelled {
+                let (_, partner) = &wanted.transfer;
+                of_arrival.news.push((partner.clone(), order.priority));
+            }
+        }
+        for order in self.transfers.into_values().filter(|order| order.grew) {
             db.query(
                 "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL WHERE id = $1",
             )
@@ -689,7 +699,38 @@ impl Orders {
             .execute(&mut *db)
             .await?;
         }
-        Ok(())
+        Ok(ordered)
+    }
+
+    /// Adds what is not there yet. Says which that was, by transfer and instance.
+    async fn add_deliveries(&self, db: &mut Db) -> sqlx::Result<HashSet<(i64, i64)>> {
+        let row = |wanted: &Wanted| {
+            let order = self.transfers.get(&wanted.transfer)?;
+            // What comes for a transfer that a person has cancelled is counted, and does not go.
+            let (state, due) = match (order.cancelled, order.paused) {
+                (true, _) => ("cancelled", None),
+                (false, true) => ("queued", None),
+                (false, false) => ("queued", Some(0_i64)),
+            };
+            let (_, partner) = &wanted.transfer;
+            Some([
+                order.id.into(),
+                wanted.instance.into(),
+                partner.as_str().into(),
+                rank(order.priority).into(),
+                state.into(),
+                due.into(),
+            ])
+        };
+        let added = db.for_rows(
+            "INSERT INTO delivery (transfer, instance, partner, priority, state, due) SELECT * FROM ",
+            ["transfer", "instance", "partner", "priority", "state", "due"],
+            self.wanted.iter().filter_map(row).collect(),
+            // Without the condition, SQLite takes what follows for that of a join.
+            " WHERE true ON CONFLICT (instance, transfer) DO NOTHING RETURNING transfer, instance",
+        );
+        let pair = |row: &Row| Ok((row.try_get("transfer")?, row.try_get("instance")?));
+        added.await?.iter().map(pair).collect()
     }
 }
 
