@@ -13,7 +13,6 @@
     reason = "a bench that cannot run fails"
 )]
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -24,9 +23,10 @@ use std::time::{Duration, Instant};
 use gantry_gateway::association::requestor::Storing;
 use gantry_gateway::association::status::Status;
 use gantry_gateway::association::wire::Stream;
+use gantry_tests::board::{Against, Board, Target, settle_the_disk, spread_folder};
 use gantry_tests::network::{free_port, is_listening};
 use gantry_tests::{
-    Certificates, Dcmtk, Gateway, Orthanc, Sender, Setup, eventually, eventually_within,
+    Certificates, Dcmtk, Gateway, Orthanc, Postgres, Sender, Setup, eventually, eventually_within,
 };
 use jiff::Timestamp;
 use sample_studies::Instance;
@@ -34,76 +34,6 @@ use serde_json::{Value, json};
 
 const CT: u32 = 1000;
 const SMALL: u32 = 5000;
-
-/// What each contender of a job reached, a value a round.
-#[derive(Default)]
-struct Board(BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>);
-
-impl Board {
-    fn note(&mut self, job: &'static str, contender: &'static str, value: f64) {
-        eprintln!("  {job}: {contender} {value:.1}");
-        self.0.entry(job).or_default().entry(contender).or_default().push(value);
-    }
-
-    fn median(&self, job: &str, contender: &str) -> Option<f64> {
-        let mut values = self.0.get(job)?.get(contender)?.clone();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
-    }
-
-    fn print(&self, targets: &[Target]) {
-        for (job, contenders) in &self.0 {
-            println!("\n{job}");
-            for (contender, values) in contenders {
-                let (least, most) =
-                    values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
-                let median = self.median(job, contender).unwrap_or_default();
-                println!("  {contender:<44} {median:>9.1}   [{least:.1} to {most:.1}]");
-            }
-            for target in targets.iter().filter(|target| target.job == *job) {
-                target.print(self);
-            }
-        }
-    }
-}
-
-/// Ours divided by theirs, and what it should be at least; or ours alone, and what it should be at most.
-struct Target {
-    job: &'static str,
-    ours: &'static str,
-    against: Against,
-}
-
-enum Against {
-    AtLeast(f64, &'static str),
-    AtMost(f64),
-}
-
-impl Target {
-    fn print(&self, board: &Board) {
-        let Some(ours) = board.median(self.job, self.ours) else { return };
-        let verdict = |holds: bool| if holds { "reached" } else { "MISSED" };
-        match self.against {
-            Against::AtLeast(factor, theirs) => {
-                if let Some(theirs_median) = board.median(self.job, theirs) {
-                    let ratio = ours / theirs_median;
-                    println!(
-                        "  {} / {theirs}: {ratio:.2}, target {factor}: {}",
-                        self.ours,
-                        verdict(ratio >= factor)
-                    );
-                }
-            }
-            Against::AtMost(most) => {
-                println!(
-                    "  {}: {ours:.1}, target at most {most}: {}",
-                    self.ours,
-                    verdict(ours <= most)
-                );
-            }
-        }
-    }
-}
 
 const RECEIVE_CT_1: &str = "receive 1,000 CT of 525 kB, 1 association (instances/s)";
 const RECEIVE_CT_4: &str = "receive 1,000 CT of 525 kB, 4 associations (instances/s)";
@@ -138,6 +68,7 @@ fn targets() -> Vec<Target> {
         at_most(FORWARD, FIRST_AFTER_ACK, 50.0),
         at_most(FORWARD, LAST_BEHIND, 0.0),
         at_least(FORWARD, ORTHANC_WHOLE, 3.0, WHOLE),
+        at_least(FORWARD, WHOLE, 0.85, WHOLE_ON_POSTGRES), // both are times, so the slower one stands below
         at_most(MEMORY, MEMORY_1500, 96.0),
         at_most(MEMORY, MEMORY_CT, 80.0),
     ]
@@ -147,6 +78,7 @@ const FIRST_AFTER_ACK: &str = "gantry: first at the partner, after its acknowled
 const LAST_BEHIND: &str =
     "gantry: last at the partner, beyond 0.3 s + 5 % after the last was received";
 const WHOLE: &str = "gantry: whole job";
+const WHOLE_ON_POSTGRES: &str = "gantry on PostgreSQL: whole job";
 const ORTHANC_WHOLE: &str = "Orthanc, script per instance: whole job";
 const MEMORY_1500: &str = "gantry: one multi-frame instance of 1.5 GB, received and forwarded";
 const MEMORY_CT: &str = "gantry: 1,000 CT, received and forwarded";
@@ -192,6 +124,7 @@ async fn main() {
         }
         if runs(FORWARD) || runs(MEMORY) {
             forward(&mut board, &ct).await;
+            forward_on_postgres(&mut board, &ct).await;
             forward_by_orthanc(&mut board, &ct).await;
         }
         if runs(MEMORY) {
@@ -200,25 +133,6 @@ async fn main() {
     }
     board.print(&targets());
     drop(folder);
-}
-
-/// Where everything in temporary folders goes: a folder whose folders ext4 spreads over the disk. In one place it walks,
-/// with each new file, past all inodes that were deleted there in the last minutes, and so makes each contender pay for
-/// what those before it left behind.
-fn spread_folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let spread = File::open(folder.path()).and_then(|folder| {
-        let flags = rustix::fs::ioctl_getflags(&folder)?;
-        Ok(rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::TOPDIR)?)
-    });
-    if let Err(error) = spread {
-        eprintln!(
-            "{} cannot be spread, so later rounds are slower: {error}",
-            folder.path().display()
-        );
-    }
-    tempfile::env::override_temp_dir(folder.path()).expect("nothing was made before");
-    folder
 }
 
 /// What the same disk gives to a program that does nothing else.
@@ -235,11 +149,6 @@ fn bare_loop(instances: &[Instance]) -> f64 {
             names.sync_all().unwrap();
         }
     })
-}
-
-/// What one contender left to be written is not paid for by the next.
-fn settle_the_disk() {
-    rustix::fs::sync();
 }
 
 fn per_second(count: usize, work: impl FnOnce()) -> f64 {
@@ -329,7 +238,34 @@ async fn stock_storescu(to: SocketAddr, folder: &Path) {
 
 /// From a plain sender, through the node, to storescp over mutual TLS.
 async fn forward(board: &mut Board, instances: &Arc<Vec<Instance>>) {
-    let (mut node, _partner) = forwarding().await;
+    let (mut node, _partner) = forwarding(Setup::new()).await;
+    let Forwarded { first, received, behind } = forward_through(&node, instances).await;
+    board.note(FORWARD, FIRST_AFTER_ACK, first);
+    board.note(FORWARD, "gantry: last at the partner, after the last was received", behind);
+    board.note(FORWARD, LAST_BEHIND, behind - 300.0 - 0.05 * received);
+    board.note(FORWARD, WHOLE, received + behind);
+    board.note(MEMORY, MEMORY_CT, node.peak_memory() as f64 / f64::from(1 << 20));
+}
+
+/// The same with its rows in PostgreSQL, whose server has to live on the same processors.
+async fn forward_on_postgres(board: &mut Board, instances: &Arc<Vec<Instance>>) {
+    let Some(database) = Postgres::start("the bench of PostgreSQL").await else { return };
+    let (node, _partner) = forwarding(Setup::new().database(&database.url())).await;
+    let Forwarded { received, behind, .. } = forward_through(&node, instances).await;
+    board.note(FORWARD, WHOLE_ON_POSTGRES, received + behind);
+}
+
+/// How long it took, in ms.
+struct Forwarded {
+    /// From the first acknowledgement to the first instance at the partner.
+    first: f64,
+    /// Until all was received.
+    received: f64,
+    /// From the last acknowledgement to the last instance at the partner.
+    behind: f64,
+}
+
+async fn forward_through(node: &Gateway, instances: &Arc<Vec<Instance>>) -> Forwarded {
     settle_the_disk();
     let begun = Instant::now();
     let mut sender = Sender::connect(node.plaintext(), &instances[..1]).await.unwrap();
@@ -349,15 +285,14 @@ async fn forward(board: &mut Board, instances: &Arc<Vec<Instance>>) {
         transfer[name].as_str().unwrap_or_else(|| panic!("{name} in {transfer}")).parse().unwrap()
     };
     let ms = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs_f64() * 1000.0;
-    board.note(FORWARD, FIRST_AFTER_ACK, ms(first.unwrap(), at("first_sent_at")));
-    let behind = ms(last, at("last_sent_at"));
-    board.note(FORWARD, "gantry: last at the partner, after the last was received", behind);
-    board.note(FORWARD, LAST_BEHIND, behind - 300.0 - 0.05 * received.as_secs_f64() * 1000.0);
-    board.note(FORWARD, WHOLE, received.as_secs_f64() * 1000.0 + behind);
-    board.note(MEMORY, MEMORY_CT, node.peak_memory() as f64 / f64::from(1 << 20));
+    Forwarded {
+        first: ms(first.unwrap(), at("first_sent_at")),
+        received: received.as_secs_f64() * 1000.0,
+        behind: ms(last, at("last_sent_at")),
+    }
 }
 
-async fn forwarding() -> (Gateway, gantry_tests::Storescp) {
+async fn forwarding(setup: Setup) -> (Gateway, gantry_tests::Storescp) {
     let certificates = Arc::new(Certificates::new());
     let identity = certificates.issue("partner");
     // As it comes: stored as received, a process for each association.
@@ -366,7 +301,7 @@ async fn forwarding() -> (Gateway, gantry_tests::Storescp) {
         .tls(&certificates, &identity)
         .start()
         .await;
-    let node = Setup::new()
+    let node = setup
         .tls(&certificates)
         .source("pacs", "PACS")
         .partner_over_tls("partner", "PARTNER", partner.port(), &identity)
@@ -401,7 +336,7 @@ async fn forward_by_orthanc(board: &mut Board, instances: &Arc<Vec<Instance>>) {
 
 /// One instance of 1.5 GB through the node.
 async fn multi_frame(board: &mut Board) {
-    let (mut node, _partner) = forwarding().await;
+    let (mut node, _partner) = forwarding(Setup::new()).await;
     let instance = sample_studies::multi_frame(1, 2861, 512, 512);
     // What the sender announces; the data set itself is made while it is sent.
     let mut announced =

@@ -11,6 +11,7 @@
     reason = "a panic is how a test fails"
 )]
 
+pub mod board;
 pub mod ceph;
 pub mod certificates;
 pub mod dcmtk;

@@ -96,11 +96,38 @@ impl<R: ReadAt> SealedReader<R> {
         let plain = self.facts.length.saturating_sub(begin).min(SEGMENT as u64) as usize;
         buffer.resize(plain + TAG, 0);
         self.source.read_exact_at(buffer, HEADER as u64 + index * (SEGMENT + TAG) as u64)?;
+        self.open_segment(index, buffer)
+    }
+
+    /// The bytes of the data set from `offset` on, as many as fit in `wanted`: whatever segments they lie in are read in one
+    /// go, which on the network is one request, and opened. What does not exist is an error.
+    pub fn range(&self, offset: u64, wanted: &mut [u8]) -> Result<(), SealedError> {
+        let end = offset.checked_add(wanted.len() as u64).filter(|end| *end <= self.facts.length);
+        let end = end.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let (Some(last), false) = (end.checked_sub(1), wanted.is_empty()) else { return Ok(()) };
+        let segments = offset / SEGMENT as u64..=last / SEGMENT as u64;
+        let sealed = |index: u64| {
+            let plain = self.facts.length.min((index + 1) * SEGMENT as u64);
+            HEADER as u64 + plain + index * TAG as u64
+        };
+        let begin = HEADER as u64 + segments.start() * (SEGMENT + TAG) as u64;
+        let mut buffer = vec![0; (sealed(*segments.end()) + TAG as u64 - begin) as usize];
+        self.source.read_exact_at(&mut buffer, begin)?;
+        let mut skip = (offset % SEGMENT as u64) as usize;
+        let mut wanted = wanted;
+        for (index, sealed) in segments.zip(buffer.chunks_mut(SEGMENT + TAG)) {
+            let plain = self.open_segment(index, sealed)?.get(skip..).unwrap_or_default();
+            let (now, later) = wanted.split_at_mut(plain.len().min(wanted.len()));
+            now.copy_from_slice(plain.get(..now.len()).unwrap_or_default());
+            (wanted, skip) = (later, 0);
+        }
+        Ok(())
+    }
+
+    fn open_segment<'a>(&self, index: u64, sealed: &'a mut [u8]) -> Result<&'a [u8], SealedError> {
         let aad = segment_aad(self.facts.object, index, index + 1 == self.segments());
-        self.key
-            .open_in_place(nonce(KIND_SEGMENT, index), aad, buffer)
-            .map(|plain| &*plain)
-            .map_err(|_| SealedError::Segment(index))
+        let opened = self.key.open_in_place(nonce(KIND_SEGMENT, index), aad, sealed);
+        opened.map(|plain| &*plain).map_err(|_| SealedError::Segment(index))
     }
 
     /// Hands every byte of the data set to `take`, in order, and at the end compares length and digest with the facts.

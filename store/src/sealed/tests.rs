@@ -106,6 +106,36 @@ fn what_was_sealed_opens_again_whatever_its_length() {
 }
 
 #[test]
+fn any_part_can_be_read_without_the_rest() {
+    let bench = Bench::new();
+    let (object, data_set) = (ObjectId::new(), bytes(3 * SEGMENT + 17));
+    let mut sealed = bench.seal(object, &data_set, SEGMENT);
+    let spots = [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 3 * SEGMENT, data_set.len()];
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&sealed, 0).unwrap();
+    let reader = SealedReader::open(file.try_clone().unwrap(), object, &bench.keyring).unwrap();
+
+    for from in spots {
+        for to in spots.into_iter().filter(|to| *to >= from) {
+            let mut part = vec![0; to - from];
+            reader.range(from as u64, &mut part).unwrap();
+            assert!(part == data_set[from..to], "{from} to {to}");
+        }
+    }
+    for beyond in [data_set.len() as u64, u64::MAX] {
+        assert!(matches!(reader.range(beyond, &mut [0; 2]), Err(SealedError::Io(_))));
+    }
+
+    // A damaged segment is refused, and costs the others nothing.
+    sealed[HEADER + SEGMENT + TAG + 5] ^= 1;
+    file.write_all_at(&sealed, 0).unwrap();
+    let mut part = vec![0; SEGMENT];
+    assert!(matches!(reader.range(1, &mut part), Err(SealedError::Segment(1))));
+    reader.range(2 * SEGMENT as u64, &mut part).unwrap();
+    assert!(part == data_set[2 * SEGMENT..3 * SEGMENT]);
+}
+
+#[test]
 fn nothing_of_the_patient_can_be_read_without_the_key() {
     let bench = Bench::new();
     let data_set = b"....SMITH^ANNA....".repeat(100);
