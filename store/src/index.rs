@@ -23,6 +23,7 @@ mod series;
 mod study;
 mod timeline;
 mod transfer;
+mod turn;
 mod words;
 
 use std::collections::HashSet;
@@ -830,6 +831,11 @@ fn priority(row: &Row, column: &'static str) -> sqlx::Result<Priority> {
 /// A column that holds a checked type's text.
 fn parsed<T: FromStr>(row: &Row, column: &'static str) -> sqlx::Result<T> {
     row.try_get::<&str>(column)?.parse().map_err(|_| unreadable(column))
+}
+
+fn optional<T: FromStr>(row: &Row, column: &'static str) -> sqlx::Result<Option<T>> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|_| unreadable(column))).transpose()
 }
 
 fn unsigned<T: TryFrom<i64>>(row: &Row, column: &'static str) -> sqlx::Result<T> {

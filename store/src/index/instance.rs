@@ -12,6 +12,7 @@ use crate::dicom::{
 use crate::facts::{Digest, Facts, ObjectId};
 
 use super::db::{self, Cell, Db, Row};
+use super::turn::View;
 use super::{digest, flag, moment, parsed, unsigned};
 
 /// One version of an instance.
@@ -112,7 +113,7 @@ pub(super) enum Place {
 #[derive(Default)]
 pub(super) struct Added {
     objects: Vec<ObjectId>,
-    rows: Vec<[Cell; 16]>,
+    rows: Vec<[Cell; 17]>,
 }
 
 impl Added {
@@ -144,6 +145,7 @@ impl Added {
             i64::from(facts.origin.from_partner).into(),
             facts.received_at.as_millisecond().into(),
             i64::from(quarantined).into(),
+            View::of(attributes).number().into(),
         ]);
         place
     }
@@ -152,10 +154,11 @@ impl Added {
     pub(super) async fn write(self, db: &mut Db) -> sqlx::Result<Places> {
         let rows = db.for_rows(
             "INSERT INTO instance (object, series, sop_instance, version, sop_class, transfer_syntax, length, digest, \
-             number, rows, columns, frames, sender, from_partner, received_at, quarantined) SELECT * FROM ",
+             number, rows, columns, frames, sender, from_partner, received_at, quarantined, view) SELECT * FROM ",
             [
                 "object", "series", "sop_instance", "version", "sop_class", "transfer_syntax", "length", "digest",
                 "number", "rows", "columns", "frames", "sender", "from_partner", "received_at", "quarantined",
+                "view",
             ],
             self.rows,
             " RETURNING id, object",

@@ -73,7 +73,8 @@ impl Settled {
 /// How many rows of each priority a claim moves to the front when their time has come, at least.
 const PROMOTED: u32 = 256;
 
-/// Claims what may be sent to a partner: by priority, then in the order of arrival.
+/// Claims what may be sent to a partner: by priority, within an emergency by [`turn`](super::turn), then in the order of
+/// arrival.
 pub(super) async fn claim(
     db: &mut Db,
     partner: &str,
@@ -85,7 +86,7 @@ pub(super) async fn claim(
     const ITS_INSTANCE: &str = "t.ulid, i.object, i.sop_class, i.sop_instance, i.transfer_syntax, i.length, \
                                 i.stored FROM ";
     const JOINED: &str = " d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance \
-                          ORDER BY d.priority, d.id";
+                          ORDER BY d.priority, d.turn, d.id";
     promote(&mut *db, partner, limit.max(PROMOTED), now).await?;
     let until = lease_end(now, lease).as_millisecond();
     let limit = i64::from(limit);
@@ -98,7 +99,10 @@ pub(super) async fn claim(
     if db.is_postgres() {
         // In one round trip. What another node is claiming at this moment is passed over, not waited for.
         let mut query = db.query("WITH first AS (SELECT id FROM delivery WHERE partner = ");
-        query.push_bind(partner).push(" AND due = 0 ORDER BY priority, id LIMIT ").push_bind(limit);
+        query
+            .push_bind(partner)
+            .push(" AND due = 0 ORDER BY priority, turn, id LIMIT ")
+            .push_bind(limit);
         query.push(" FOR UPDATE SKIP LOCKED), claimed AS (");
         to_sending(&mut query);
         query.push("FROM first WHERE delivery.id = first.id RETURNING delivery.*) ");
@@ -112,7 +116,7 @@ pub(super) async fn claim(
         query.push(if index == 0 { "" } else { " UNION ALL " });
         query.push("SELECT * FROM (SELECT * FROM delivery WHERE partner = ").push_bind(partner);
         query.push(" AND priority = ").push_bind(rank(*urgency));
-        query.push(" AND due = 0 ORDER BY id LIMIT ").push_bind(limit).push(") AS first");
+        query.push(" AND due = 0 ORDER BY turn, id LIMIT ").push_bind(limit).push(") AS first");
     }
     query.push(")").push(JOINED).push(" LIMIT ").push_bind(limit);
     let rows = query.fetch_all(&mut *db).await?;

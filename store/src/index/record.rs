@@ -120,7 +120,7 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
         let Some((place, study)) = *to_order else { continue };
         let instance = places.row(place)?;
         for routed in routed {
-            orders.order(&mut *db, arrival, study, instance, routed, facts.received_at).await?;
+            orders.order(&mut *db, (arrival, facts), study, instance, routed).await?;
         }
     }
     let mut ordered = orders.write(&mut *db).await?;

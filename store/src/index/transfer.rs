@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::dicom::{Phi, SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
-use crate::facts::{Digest, ObjectId, Priority, Purpose};
+use crate::facts::{Digest, Facts, ObjectId, Priority, Purpose};
 
 use super::Routed;
 use super::db::{self, Db, Row};
 use super::delivery::{Delivery, Failure, FailureKind};
 use super::study::{self, StudySummary};
 use super::timeline::{self, EventKind, TransferEvent};
+use super::turn::{self, Chosen, View};
 use super::words::words;
-use super::{DeliveryId, digest, moment, outbox, parsed, priority, rank, unsigned};
+use super::{DeliveryId, digest, moment, optional, outbox, parsed, priority, rank, unsigned};
 
 /// Names a transfer, for people and in addresses.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -591,9 +592,9 @@ fn decision(row: &Row, at: &'static str, by: &str, why: &str) -> sqlx::Result<Op
 
 /// The transfers that one batch of arrivals orders or adds to: read once, written once.
 #[derive(Default)]
-pub(super) struct Orders {
+pub(super) struct Orders<'a> {
     transfers: HashMap<(i64, String), Order>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<Wanted<'a>>,
 }
 
 struct Order {
@@ -604,16 +605,18 @@ struct Order {
     cancelled: bool,
     all_sent: bool,
     last_received_at: i64,
+    /// What goes first of an emergency.
+    chosen: Chosen,
     /// Whether this batch added a delivery.
     grew: bool,
 }
 
 /// An instance for a partner.
-struct Wanted {
+struct Wanted<'a> {
     arrival: usize,
+    facts: &'a Facts,
     transfer: (i64, String),
     instance: i64,
-    at: Timestamp,
     /// Whether its route is more urgent than those before.
     raised: bool,
 }
@@ -627,18 +630,18 @@ pub(super) struct Ordered {
     pub(super) news: Vec<(String, Priority)>,
 }
 
-impl Orders {
+impl<'a> Orders<'a> {
     /// Orders an instance for a partner. One that is ordered already stays one delivery; a more urgent order raises it,
     /// with all of its transfer.
     pub(super) async fn order(
         &mut self,
         db: &mut Db,
-        arrival: usize,
+        (arrival, facts): (usize, &'a Facts),
         study: i64,
         instance: i64,
         routed: &Routed,
-        at: Timestamp,
     ) -> sqlx::Result<()> {
+        let at = facts.received_at;
         let transfer = (study, routed.partner.clone());
         let order = match self.transfers.entry(transfer.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -649,7 +652,9 @@ impl Orders {
         let raised = routed.priority < order.priority && !order.cancelled;
         if raised {
             let detail = format!("{} to {}", order.priority, routed.priority);
-            raise(&mut *db, order.id, routed.priority).await?;
+            if let (_, Some(chosen)) = raise(&mut *db, order.id, routed.priority).await? {
+                order.chosen = chosen;
+            }
             // The page says why it is urgent, so the urgent order's purpose stands.
             db.query("UPDATE transfer SET purpose = $2, route = $3 WHERE id = $1")
                 .bind(order.id)
@@ -661,7 +666,7 @@ impl Orders {
                 .await?;
             order.priority = routed.priority;
         }
-        self.wanted.push(Wanted { arrival, transfer, instance, at, raised });
+        self.wanted.push(Wanted { arrival, facts, transfer, instance, raised });
         Ok(())
     }
 
@@ -673,12 +678,20 @@ impl Orders {
             let Some(order) = self.transfers.get_mut(&wanted.transfer) else { continue };
             let is_new = added.remove(&(order.id, wanted.instance));
             if is_new {
-                order.last_received_at = order.last_received_at.max(wanted.at.as_millisecond());
+                order.last_received_at =
+                    order.last_received_at.max(wanted.facts.received_at.as_millisecond());
                 order.grew = true;
                 if order.all_sent && !order.cancelled {
                     order.all_sent = false;
-                    timeline::add(&mut *db, order.id, wanted.at, EventKind::Reopened, None, None)
-                        .await?;
+                    timeline::add(
+                        &mut *db,
+                        order.id,
+                        wanted.facts.received_at,
+                        EventKind::Reopened,
+                        None,
+                        None,
+                    )
+                    .await?;
                 }
             }
             let of_arrival = ordered.entry(wanted.arrival).or_default();
@@ -692,10 +705,13 @@ impl Orders {
         }
         for order in self.transfers.into_values().filter(|order| order.grew) {
             db.query(
-                "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL WHERE id = $1",
+                "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL, scout = $3, \
+                 overview = $4 WHERE id = $1",
             )
             .bind(order.id)
             .bind(order.last_received_at)
+            .bind(order.chosen.scout.as_ref().map(SopInstanceUid::as_str))
+            .bind(order.chosen.overview.as_ref().map(SeriesInstanceUid::as_str))
             .execute(&mut *db)
             .await?;
         }
@@ -703,9 +719,17 @@ impl Orders {
     }
 
     /// Adds what is not there yet. Says which that was, by transfer and instance.
-    async fn add_deliveries(&self, db: &mut Db) -> sqlx::Result<HashSet<(i64, i64)>> {
-        let row = |wanted: &Wanted| {
-            let order = self.transfers.get(&wanted.transfer)?;
+    async fn add_deliveries(&mut self, db: &mut Db) -> sqlx::Result<HashSet<(i64, i64)>> {
+        let transfers = &mut self.transfers;
+        let row = |wanted: &Wanted<'_>| {
+            let order = transfers.get_mut(&wanted.transfer)?;
+            let facts = wanted.facts;
+            let turn = if order.priority == Priority::Emergency {
+                let view = View::of(&facts.attributes);
+                order.chosen.turn(view, &facts.sop_instance, &facts.series)
+            } else {
+                Chosen::ANY
+            };
             // What comes for a transfer that a person has cancelled is counted, and does not go.
             let (state, due) = match (order.cancelled, order.paused) {
                 (true, _) => ("cancelled", None),
@@ -720,11 +744,12 @@ impl Orders {
                 rank(order.priority).into(),
                 state.into(),
                 due.into(),
+                turn.into(),
             ])
         };
         let added = db.for_rows(
-            "INSERT INTO delivery (transfer, instance, partner, priority, state, due) SELECT * FROM ",
-            ["transfer", "instance", "partner", "priority", "state", "due"],
+            "INSERT INTO delivery (transfer, instance, partner, priority, state, due, turn) SELECT * FROM ",
+            ["transfer", "instance", "partner", "priority", "state", "due", "turn"],
             self.wanted.iter().filter_map(row).collect(),
             // Without the condition, SQLite takes what follows for that of a join.
             " WHERE true ON CONFLICT (instance, transfer) DO NOTHING RETURNING transfer, instance",
@@ -755,6 +780,10 @@ async fn find_or_create(
             cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
             all_sent: row.try_get::<Option<i64>>("all_sent_at")?.is_some(),
             last_received_at: row.try_get("last_received_at")?,
+            chosen: Chosen {
+                scout: optional(&row, "scout")?,
+                overview: optional(&row, "overview")?,
+            },
             grew: false,
         });
     }
@@ -781,6 +810,7 @@ async fn find_or_create(
         cancelled: false,
         all_sent: false,
         last_received_at: at.as_millisecond(),
+        chosen: Chosen::default(),
         grew: false,
     })
 }
@@ -968,7 +998,7 @@ pub(super) async fn act(
             if to >= from {
                 return Ok(Some(0));
             }
-            let moved = raise(&mut *db, transfer, to).await?;
+            let (moved, _) = raise(&mut *db, transfer, to).await?;
             (EventKind::PriorityRaised, Some(format!("{from} to {to}")), moved)
         }
     };
@@ -991,20 +1021,23 @@ fn said(reason: &str) -> Option<&str> {
     Some(reason.trim()).filter(|reason| !reason.is_empty())
 }
 
-/// Makes a transfer and all of it that has not arrived more urgent; says how many deliveries that were.
-async fn raise(db: &mut Db, transfer: i64, to: Priority) -> sqlx::Result<u64> {
+/// Makes a transfer and all of it that has not arrived more urgent; says how many deliveries that were, and of an emergency
+/// what goes first.
+async fn raise(db: &mut Db, transfer: i64, to: Priority) -> sqlx::Result<(u64, Option<Chosen>)> {
     db.query("UPDATE transfer SET priority = $2 WHERE id = $1")
         .bind(transfer)
         .bind(rank(to))
         .execute(&mut *db)
         .await?;
-    db.query(
+    let raised = db.query(
         "UPDATE delivery SET priority = $2 WHERE transfer = $1 AND state IN ('queued', 'sending', 'deferred', 'failed')",
-    )
-    .bind(transfer)
-    .bind(rank(to))
-    .execute(db)
-    .await
+    );
+    let raised = raised.bind(transfer).bind(rank(to)).execute(&mut *db).await?;
+    let chosen = match to {
+        Priority::Emergency => Some(turn::arrange(db, transfer).await?),
+        Priority::Urgent | Priority::Routine => None,
+    };
+    Ok((raised, chosen))
 }
 
 #[cfg(test)]
