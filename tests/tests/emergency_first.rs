@@ -100,3 +100,38 @@ async fn dcmtk_gets_an_emergency_first_although_it_serves_one_association_at_a_t
         "{overtaken_by} routine instances came before the emergency was through"
     );
 }
+
+#[tokio::test]
+async fn what_decides_comes_before_the_thin_slices_although_the_scanner_sent_those_first() {
+    let partner = Dcmtk::storescp("PARTNER")
+        .one_association_at_a_time()
+        .remembering_the_order()
+        .start()
+        .await;
+    let gateway = scene(partner.port(), "connect-timeout = \"60s\"").await;
+    let (thick, thin) = (6, 90);
+    let mut emergency =
+        HeadCt { thick_slices: thick, thin_slices: thin, ..HeadCt::small(6) }.build();
+    emergency.instances.reverse();
+    let first: Vec<_> = emergency.instances[thin as usize..]
+        .iter()
+        .map(|instance| instance.sop_instance_uid.clone())
+        .collect();
+    assert_eq!(first.len(), thick as usize + 1, "the thick slices and the scout");
+    partner.pause();
+
+    send(&gateway, "EMERGENCY", &emergency).await;
+    eventually("the emergency to be ordered", async || {
+        let ordered = gateway.conservation("partner").await.ordered;
+        (ordered == emergency.len() as u64).then_some(())
+    })
+    .await;
+    partner.resume();
+
+    gateway.delivered("partner", emergency.len()).await;
+    let order = partner.order_of_arrival();
+    let last = order.iter().rposition(|uid| first.contains(uid)).unwrap();
+    // What each association had claimed before the others came goes first: eight at a time, the reserved one's too.
+    let before = last + 1 - first.len();
+    assert!(before <= (LANES + 1) * 8, "{before} thin slices came before the last thick one");
+}
