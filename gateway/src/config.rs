@@ -25,6 +25,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 pub use report::{Finding, Problems, Severity, Style, Warning};
+pub(crate) use values::duration_text;
 pub use values::{Fingerprint, HostPort, Pattern};
 
 /// What a node runs on.
@@ -301,6 +302,8 @@ pub struct Delivery {
     pub retry_ceiling: Duration,
     /// The longest wait between two tries while an emergency waits for the partner.
     pub emergency_retry_ceiling: Duration,
+    /// How long what is no emergency is tried before it is set aside for a person; `None`: for ever.
+    pub give_up_after: Option<Duration>,
     /// How long an association without work stays open for the next instance.
     pub association_idle: Duration,
     /// How long connecting, the TLS handshake and the association request may take.
@@ -315,6 +318,7 @@ impl Default for Delivery {
             retry_floor: Duration::from_secs(5),
             retry_ceiling: Duration::from_mins(10),
             emergency_retry_ceiling: Duration::from_secs(30),
+            give_up_after: Some(Duration::from_hours(7 * 24)),
             association_idle: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_mins(2),

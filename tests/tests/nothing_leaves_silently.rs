@@ -170,3 +170,47 @@ async fn a_partner_that_takes_everything_and_answers_nothing_holds_up_no_other()
     )
     .await;
 }
+
+#[tokio::test]
+async fn what_nobody_takes_is_set_aside_after_its_time_and_goes_when_a_person_asks_again() {
+    let (routine, emergency) = (small_objects(7, 5), small_objects(8, 3));
+    let mut partner = Dcmtk::storescp("PARTNER");
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .delivery("retry-floor = \"1s\"\ngive-up-after = \"1s\"\n")
+        .partner("partner", "PARTNER", partner.port())
+        .route("ROUTINE", &["partner"], "routine")
+        .route("EMERGENCY", &["partner"], "emergency")
+        .start()
+        .await;
+    let send = async |called: &str, study: &Study| {
+        let to = gateway.plaintext();
+        let mut sender = Sender::connect_as("PACS", called, to, &study.instances).await.unwrap();
+        sender.store_all(&study.instances).await;
+        sender.release().await;
+    };
+    let of = |ordered, delivered, waiting, set_aside| Conservation {
+        ordered,
+        delivered,
+        waiting,
+        set_aside,
+        cancelled: 0,
+    };
+
+    send("ROUTINE", &routine).await;
+    comes_to(&gateway, "partner", of(5, 0, 0, 5)).await;
+    send("EMERGENCY", &emergency).await;
+    comes_to(&gateway, "partner", of(8, 0, 3, 5)).await;
+
+    let transfers = gateway.api("/api/v1/transfers").await;
+    let given_up = transfers.as_array().unwrap().iter().find(|one| one["priority"] == "routine");
+    let (id, why) =
+        (given_up.unwrap()["id"].as_str(), given_up.unwrap()["problem"]["text"].as_str());
+    assert!(why.unwrap().ends_with("; given up after 1s"), "{why:?}");
+
+    partner.run().await;
+    comes_to(&gateway, "partner", of(8, 3, 0, 5)).await;
+    let retried = gateway.command(&["transfer", "retry", id.unwrap()]).await;
+    assert!(retried.status.success(), "{retried:?}");
+    comes_to(&gateway, "partner", of(8, 8, 0, 0)).await;
+}

@@ -148,6 +148,7 @@ pub(super) struct DeliverySection {
     pub(super) retry_floor: Text,
     pub(super) retry_ceiling: Text,
     pub(super) emergency_retry_ceiling: Text,
+    pub(super) give_up_after: Text,
     pub(super) association_idle: Text,
     pub(super) connect_timeout: Text,
     pub(super) response_timeout: Text,

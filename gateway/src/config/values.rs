@@ -151,7 +151,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a time so that [`duration`] reads it, in the largest unit that it is whole in.
-pub(super) fn duration_text(time: Duration) -> String {
+pub(crate) fn duration_text(time: Duration) -> String {
     let milliseconds = time.as_millis();
     [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
         .into_iter()

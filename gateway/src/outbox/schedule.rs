@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use gantry_store::facts::Priority;
+use gantry_store::index::{Claim, Failure};
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::Delivery;
+use crate::config::{Delivery, duration_text};
 
 /// The longest wait after so many failures in a row, the first being 1.
 pub fn longest(settings: &Delivery, priority: Priority, failures: u32) -> Duration {
@@ -36,9 +37,67 @@ pub fn next_try(
     now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_mins(10))
 }
 
+/// Why something is not tried again although the next try might succeed: it has waited too long for nobody to look. An
+/// emergency is never given up without a person.
+pub fn given_up(
+    settings: &Delivery,
+    claim: &Claim,
+    why: &Failure,
+    now: Timestamp,
+) -> Option<Failure> {
+    let limit = settings.give_up_after.filter(|_| claim.priority != Priority::Emergency)?;
+    let waited = Duration::try_from(now.duration_since(claim.since)).unwrap_or_default();
+    (waited > limit).then(|| {
+        let text = format!("{}; given up after {}", why.text, duration_text(limit));
+        Failure { text, ..why.clone() }
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use gantry_store::facts::ObjectId;
+    use gantry_store::index::{DeliveryId, FailureKind, TransferId};
+
     use super::*;
+
+    #[test]
+    fn what_is_no_emergency_is_given_up_after_its_time_and_an_emergency_never() {
+        let why = Failure {
+            kind: FailureKind::Unreachable,
+            status: None,
+            text: "connection refused".to_owned(),
+        };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let claim = |priority, seconds| Claim {
+            delivery: "1".parse::<DeliveryId>().unwrap(),
+            transfer: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse::<TransferId>().unwrap(),
+            object: ObjectId::new(),
+            sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().unwrap(),
+            sop_instance: "2.25.1".parse().unwrap(),
+            transfer_syntax: "1.2.840.10008.1.2.1".parse().unwrap(),
+            length: 1,
+            priority,
+            attempt: 1,
+            deaths: 0,
+            stored: true,
+            since: now - SignedDuration::from_secs(seconds),
+        };
+        let settings =
+            Delivery { give_up_after: Some(Duration::from_hours(1)), ..Delivery::default() };
+        let given_up = |priority, seconds| {
+            given_up(&settings, &claim(priority, seconds), &why, now).map(|why| why.text)
+        };
+        for priority in [Priority::Routine, Priority::Urgent] {
+            assert_eq!(given_up(priority, 3600), None);
+            let text = given_up(priority, 3601).unwrap();
+            assert_eq!(text, "connection refused; given up after 1h");
+        }
+        assert_eq!(given_up(Priority::Emergency, 1_000_000), None);
+        // A clock that was set back gives nothing up.
+        assert_eq!(given_up(Priority::Routine, -1_000_000), None);
+        let never = Delivery { give_up_after: None, ..settings.clone() };
+        assert_eq!(super::given_up(&never, &claim(Priority::Routine, 1 << 30), &why, now), None);
+    }
 
     #[test]
     fn waits_double_up_to_a_ceiling_that_is_lower_for_emergencies() {

@@ -263,7 +263,7 @@ impl Worker {
         tracing::warn!(partner = self.team.partner().name, why = %why, %until, "partner cannot be had");
         for claim in claims {
             self.count_failure();
-            self.report(claim, Event::Defer { until, why: why.clone() }).await;
+            self.come_back(claim, until, why.clone()).await;
         }
     }
 
@@ -345,7 +345,10 @@ impl Worker {
                     self.count_failure();
                     tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, %status, "partner did not take an instance");
                 }
-                self.report(claim, event).await;
+                match event {
+                    Event::Defer { until, why } => self.come_back(claim, until, why).await,
+                    event => self.report(claim, event).await,
+                }
                 Next::GoOn
             }
             Sent::NotReadable { why, mid_way } => {
@@ -355,7 +358,7 @@ impl Worker {
                     let until =
                         schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
                     tracing::warn!(instance = %claim.sop_instance, why = %why, %until, "instance cannot be read for now");
-                    self.report(claim, Event::Defer { until, why }).await;
+                    self.come_back(claim, until, why).await;
                 } else {
                     self.set_aside(claim, why).await;
                 }
@@ -375,7 +378,7 @@ impl Worker {
                 let until =
                     schedule::next_try(&config.delivery, claim.priority, claim.attempt, from);
                 tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, %until, "association with partner broke");
-                self.report(claim, Event::Defer { until, why }).await;
+                self.come_back(claim, until, why).await;
                 if alone.is_some() { Next::LeaveAlone } else { Next::Reconnect }
             }
         }
@@ -400,6 +403,17 @@ impl Worker {
         self.count_failure();
         tracing::error!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, "instance set aside");
         self.report(claim, Event::Reject { why }).await;
+    }
+
+    /// Has it tried again, unless that has gone on for too long.
+    async fn come_back(&self, claim: &Claim, until: Timestamp, why: Failure) {
+        match schedule::given_up(&self.shared.config.delivery, claim, &why, Timestamp::now()) {
+            None => self.report(claim, Event::Defer { until, why }).await,
+            Some(why) => {
+                tracing::error!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, "instance set aside");
+                self.report(claim, Event::Reject { why }).await;
+            }
+        }
     }
 
     /// Reads the batch on a thread that may block, ahead of the network, and converts what must be converted. Ends early

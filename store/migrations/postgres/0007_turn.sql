@@ -6,3 +6,5 @@ ALTER TABLE transfer ADD COLUMN overview TEXT COLLATE "C";
 ALTER TABLE delivery ADD COLUMN turn BIGINT NOT NULL DEFAULT 2;
 DROP INDEX delivery_claim;
 CREATE INDEX delivery_claim ON delivery (partner, priority, turn, id) WHERE due = 0;
+-- When a person last asked for it anew: what is given up after a time counts from there.
+ALTER TABLE transfer ADD COLUMN retried_at BIGINT;

@@ -6,3 +6,5 @@ ALTER TABLE transfer ADD COLUMN overview TEXT;
 ALTER TABLE delivery ADD COLUMN turn INTEGER NOT NULL DEFAULT 2;
 DROP INDEX delivery_claim;
 CREATE INDEX delivery_claim ON delivery (partner, priority, due, turn, id) WHERE due IS NOT NULL;
+-- When a person last asked for it anew: what is given up after a time counts from there.
+ALTER TABLE transfer ADD COLUMN retried_at INTEGER;

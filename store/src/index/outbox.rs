@@ -45,6 +45,8 @@ pub struct Claim {
     pub deaths: u32,
     /// Whether the object store has it; else it is in the spool.
     pub stored: bool,
+    /// Since when it waits: it had arrived and was ordered, or a person asked for it anew.
+    pub since: Timestamp,
 }
 
 /// What became of an outcome.
@@ -84,7 +86,7 @@ pub(super) async fn claim(
     now: Timestamp,
 ) -> sqlx::Result<Vec<Claim>> {
     const ITS_INSTANCE: &str = "t.ulid, i.object, i.sop_class, i.sop_instance, i.transfer_syntax, i.length, \
-                                i.stored FROM ";
+                                i.stored, i.received_at, t.created_at, t.retried_at FROM ";
     const JOINED: &str = " d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance \
                           ORDER BY d.priority, d.turn, d.id";
     promote(&mut *db, partner, limit.max(PROMOTED), now).await?;
@@ -629,6 +631,8 @@ pub(super) fn read(row: &Row) -> sqlx::Result<Delivery> {
 }
 
 fn read_claim(row: &Row) -> sqlx::Result<Claim> {
+    let retried_at: Option<i64> = row.try_get("retried_at")?;
+    let since = moment(row, "received_at")?.max(moment(row, "created_at")?);
     Ok(Claim {
         delivery: DeliveryId(row.try_get("id")?),
         transfer: parsed(row, "ulid")?,
@@ -641,6 +645,7 @@ fn read_claim(row: &Row) -> sqlx::Result<Claim> {
         attempt: unsigned(row, "attempt")?,
         deaths: unsigned(row, "deaths")?,
         stored: flag(row, "stored")?,
+        since: retried_at.map(super::timestamp).transpose()?.map_or(since, |at| since.max(at)),
     })
 }
 

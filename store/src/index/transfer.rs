@@ -310,18 +310,34 @@ pub struct Conservation {
 const TRANSFERS: &str = "SELECT t.* FROM transfer t ";
 
 /// Row ids of the transfers that have something unfinished. Steps from one to the next in the index, past the backlog of
-/// each.
-const UNFINISHED: &str = "WITH RECURSIVE unfinished (transfer) AS (\
-     SELECT MIN(transfer) FROM delivery WHERE state IN ('queued', 'sending', 'deferred', 'failed') UNION ALL \
-     SELECT (SELECT MIN(transfer) FROM delivery WHERE state IN ('queued', 'sending', 'deferred', 'failed') \
-     AND transfer > unfinished.transfer) FROM unfinished WHERE unfinished.transfer IS NOT NULL) ";
+/// each. SQLite has to be told which index: by itself it takes one that leads past everything that was ever delivered.
+macro_rules! unfinished {
+    ($delivery:literal) => {
+        concat!(
+            "WITH RECURSIVE unfinished (transfer) AS (SELECT MIN(transfer) FROM ",
+            $delivery,
+            " WHERE state IN ('queued', 'sending', 'deferred', 'failed') UNION ALL \
+             SELECT (SELECT MIN(transfer) FROM ",
+            $delivery,
+            " WHERE state IN ('queued', 'sending', 'deferred', 'failed') AND transfer > unfinished.transfer) \
+             FROM unfinished WHERE unfinished.transfer IS NOT NULL) "
+        )
+    };
+}
 
 /// The transfers that a filter lets through, newest first.
 pub(super) async fn list(
     db: &mut Db,
     filter: &TransferFilter,
 ) -> sqlx::Result<Vec<TransferSummary>> {
-    let mut query = db.query(if filter.only_unfinished { UNFINISHED } else { "" });
+    let mut query = if filter.only_unfinished {
+        db.query_either(
+            unfinished!("delivery INDEXED BY delivery_unfinished"),
+            unfinished!("delivery"),
+        )
+    } else {
+        db.query("")
+    };
     query.push(TRANSFERS).push("WHERE 1 = 1");
     if let Some(priority) = filter.priority {
         query.push(" AND t.priority = ").push_bind(rank(priority));
@@ -933,9 +949,10 @@ pub(super) async fn act(
             if moved > 0 || cancelled {
                 db.query(
                     "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
-                     all_sent_at = NULL WHERE id = $1",
+                     all_sent_at = NULL, retried_at = $2 WHERE id = $1",
                 )
                 .bind(transfer)
+                .bind(ms)
                 .execute(&mut *db)
                 .await?;
             }

@@ -306,6 +306,12 @@ impl Check {
                 default.emergency_retry_ceiling,
                 &minutes,
             ),
+            give_up_after: self
+                .text(&section, &body.give_up_after, |text| match text {
+                    "never" => Ok(None),
+                    text => words::duration(text, &(second..=365 * day)).map(Some),
+                })
+                .unwrap_or(default.give_up_after),
             association_idle: self.duration(
                 &section,
                 &body.association_idle,
