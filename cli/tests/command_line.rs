@@ -160,7 +160,13 @@ fn a_node_that_does_not_run_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
     let config = initialised(folder.path());
 
-    for command in [&["status"][..], &["transfer", "list"], &["study", "list"], &["web", "link"]] {
+    for command in [
+        &["status"][..],
+        &["status", "--alive"],
+        &["transfer", "list"],
+        &["study", "list"],
+        &["web", "link"],
+    ] {
         let asked = run(&[command, &["--config", &config]].concat());
 
         assert_eq!(asked.status.code(), Some(9), "{command:?}: {}", stderr(&asked));

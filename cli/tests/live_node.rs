@@ -98,6 +98,7 @@ fn a_running_node_answers_every_command_and_names_no_patient_unless_asked_to() {
         &["study", "show", &study],
         &["study", "show", &study, "--json"],
         &["status"],
+        &["status", "--alive"],
         &["partner", "list"],
         &["partner", "test", "royal-infirmary"],
         &["route", "list"],

@@ -82,8 +82,13 @@ async fn while_the_database_is_down_instances_are_taken_and_afterwards_all_go_on
 
     database.stop().await;
     send(&gateway, &meanwhile).await;
+    // What watches over programs is told that this one lives, and must not be ended; people, that it cannot do all.
+    let alive = gateway.command(&["status", "--alive"]).await;
+    let able = gateway.command(&["status"]).await;
     database.run().await;
 
+    assert_eq!(alive.status.code(), Some(0), "{}", String::from_utf8_lossy(&alive.stderr));
+    assert_ne!(able.status.code(), Some(0));
     settled(&gateway, 40).await;
     got_once(&partner, &[&before, &meanwhile]);
     // Nobody brings these any more, and their page says so.
@@ -119,12 +124,14 @@ async fn a_database_that_hangs_keeps_no_sender_waiting() {
 
     database.pause();
     send(&gateway, &meanwhile).await;
+    let alive = gateway.command(&["status", "--alive"]).await;
     eventually("the node to give the database up", async || {
         gateway.log().contains("the database did not answer within").then_some(())
     })
     .await;
     database.resume();
 
+    assert_eq!(alive.status.code(), Some(0), "{}", String::from_utf8_lossy(&alive.stderr));
     settled(&gateway, 40).await;
     got_once(&partner, &[&before, &meanwhile]);
 }

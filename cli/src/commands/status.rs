@@ -20,12 +20,24 @@ use crate::words;
 #[command(before_help = "\
 Examples:
   gantry status
-  gantry status --json | jq '.partners[] | {name, waiting, set_aside}'")]
-pub(crate) struct Arguments {}
+  gantry status --json | jq '.partners[] | {name, waiting, set_aside}'
+  gantry status --alive --quiet               does it answer? for what watches over programs")]
+pub(crate) struct Arguments {
+    /// Ask only whether it answers: 0 as long as it does, also while database or object store are away
+    #[arg(long)]
+    alive: bool,
+}
 
-pub(crate) async fn run(_: &Arguments, global: &Global, output: Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: &Arguments,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, Failure> {
     let (config, _) = super::load_config(global, output)?;
     let mut node = Client::connect(&config).await?;
+    if arguments.alive {
+        return alive(&mut node, output).await;
+    }
     let status: Status = node.get("/api/v1/status").await?;
     if output.is_json() {
         output.json(&status)?;
@@ -33,6 +45,18 @@ pub(crate) async fn run(_: &Arguments, global: &Global, output: Output) -> Resul
         print(&status, output)?;
     }
     Ok(if status.readiness.ready { Exit::Done } else { Exit::Failed })
+}
+
+/// Needs nothing but the node itself. One that waits for its database must not be ended for that: it receives meanwhile.
+async fn alive(node: &mut Client, output: Output) -> Result<Exit, Failure> {
+    let mut answer = node.stream("/healthz").await?;
+    while answer.next().await?.is_some() {}
+    if output.is_json() {
+        output.json(&serde_json::json!({ "alive": true }))?;
+    } else {
+        output.say("the node answers");
+    }
+    Ok(Exit::Done)
 }
 
 fn print(status: &Status, output: Output) -> Result<(), Failure> {
