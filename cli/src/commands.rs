@@ -7,6 +7,7 @@ mod init;
 mod keys;
 mod partner;
 mod reindex;
+mod retention;
 mod route;
 mod send;
 mod serve;
@@ -70,6 +71,7 @@ enum Command {
     Route(route::Arguments),
     Web(web::Arguments),
     Keys(keys::Arguments),
+    Retention(retention::Arguments),
     Reindex(reindex::Arguments),
     Completions(completions::Arguments),
 }
@@ -90,6 +92,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Route(arguments) => route::run(arguments, &global, output).await,
         Command::Web(arguments) => web::run(&arguments, &global, output).await,
         Command::Keys(arguments) => keys::run(&arguments, &global, output),
+        Command::Retention(arguments) => retention::run(arguments, &global, output).await,
         Command::Reindex(arguments) => reindex::run(&arguments, &global, output).await,
         Command::Completions(arguments) => completions::run(&arguments, output),
     }

@@ -39,8 +39,21 @@ pub(crate) struct Study {
     pub(crate) series_count: u64,
     pub(crate) instance_count: u64,
     pub(crate) patient_conflict: bool,
+    pub(crate) held: Option<Decision>,
+    pub(crate) removed: Option<Decision>,
     pub(crate) first_received_at: Option<Timestamp>,
     pub(crate) last_received_at: Option<Timestamp>,
+}
+
+impl Study {
+    /// What was decided about keeping it, in a word.
+    pub(crate) fn keeping(&self) -> &'static str {
+        match (&self.held, &self.removed) {
+            (Some(_), _) => "held",
+            (None, Some(_)) => "images removed",
+            (None, None) => "",
+        }
+    }
 }
 
 impl Shorten for Study {
@@ -242,6 +255,7 @@ pub(crate) struct StudyDetail {
     pub(crate) study: Study,
     pub(crate) series: Vec<Series>,
     pub(crate) transfers: Vec<StudyTransfer>,
+    pub(crate) events: Vec<serde_json::Value>,
 }
 
 impl Shorten for StudyDetail {
@@ -274,6 +288,7 @@ pub(crate) struct Instance {
     pub(crate) version: u32,
     pub(crate) quarantined: bool,
     pub(crate) stored: bool,
+    pub(crate) removed_at: Option<Timestamp>,
     pub(crate) number: Option<i64>,
     pub(crate) sender: String,
     pub(crate) received_at: Timestamp,

@@ -59,6 +59,35 @@ pub struct Config {
     pub partners: Vec<Partner>,
     /// What goes where; every route that matches applies.
     pub routes: Vec<Route>,
+    /// How long images are kept; without a rule, until a person removes them.
+    pub retention: Vec<Retention>,
+}
+
+/// `[[retention]]`: how long images are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Retention {
+    /// What people read where images are gone.
+    pub name: String,
+    /// Transfers for these purposes; empty: for any.
+    pub purposes: Vec<Purpose>,
+    /// Transfers to these partners; empty: to any.
+    pub partners: Vec<String>,
+    /// Studies that no route sent anywhere, and no others.
+    pub unrouted: bool,
+    /// How long.
+    pub keep: Duration,
+    /// From when on.
+    pub after: After,
+}
+
+/// `after` of a retention rule: what its time begins with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum After {
+    /// The far end proved that it holds all of it.
+    #[default]
+    Confirmed,
+    /// The partner answered every C-STORE with success, which is no proof: must be written out.
+    Sent,
 }
 
 impl Config {

@@ -12,6 +12,7 @@ pub mod outbox;
 pub mod partner;
 pub mod protect;
 pub mod reindex;
+pub mod retention;
 pub mod rewrap;
 pub mod route;
 pub mod run;

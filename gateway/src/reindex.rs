@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use gantry_store::delivered::{Delivered, Proof};
 use gantry_store::facts::{Facts, ObjectId};
-use gantry_store::index::{Arrival, IndexError};
+use gantry_store::index::{Arrival, IndexError, RecordedAs};
 use gantry_store::object::{self, ObjectError};
 use gantry_store::spool::SpoolError;
 use jiff::Timestamp;
@@ -176,6 +176,24 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| ReindexError::Interrupted)
 }
 
+/// Deletes what had been decided to go, and was still there.
+async fn finish_removing(store: &Store, removed: Vec<ObjectId>) -> Result<(), ReindexError> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let (spool, objects, gone) = (store.spool.clone(), store.objects.clone(), removed.clone());
+    blocking(move || {
+        for object in removed {
+            spool.remove(object)?;
+            objects.delete(object)?;
+        }
+        Ok::<_, ReindexError>(())
+    })
+    .await??;
+    store.index.note_deleted(&gone, Timestamp::now()).await?;
+    Ok(())
+}
+
 async fn record(
     store: &Store,
     routes: &[Route],
@@ -220,7 +238,13 @@ async fn record(
         }
     }
     let recorded = store.index.record(&arrivals).await?;
-    result.recorded += arrivals.len() as u64;
+    let removed: Vec<_> = recorded
+        .iter()
+        .filter(|recorded| recorded.outcome == RecordedAs::Removed)
+        .map(|recorded| recorded.object)
+        .collect();
+    result.recorded += (arrivals.len() - removed.len()) as u64;
+    finish_removing(store, removed).await?;
     result.ordered += recorded.iter().map(|recorded| recorded.ordered.len() as u64).sum::<u64>();
     if stored {
         store.index.mark_stored(page).await?;

@@ -225,6 +225,8 @@ impl Node {
             started: Timestamp::now(),
             stop: serving.clone(),
         };
+        let (keeper, stop) = (state.keeper(), draining.clone());
+        recording.spawn(async move { stop.run_until_cancelled(Box::pin(keeper.run())).await });
         let pages = TaskTracker::new();
         serve_admin(&config, &state, &pages)?;
         if let Some((listener, tls)) = pages_on {

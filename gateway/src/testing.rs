@@ -53,6 +53,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
         log: crate::config::Log::default(),
         sources: Vec::new(),
         partners: partners.iter().map(partner).collect(),
+        retention: Vec::new(),
         routes: vec![Route {
             name: "all".into(),
             when: vec![Condition { on: Fact::Listener, any_of: vec![Pattern::ignoring_case("*")] }],

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Intake, OpenStudies};
+use crate::retention::Keeper;
 use crate::telemetry::metrics::Metrics;
 
 pub use server::{serve, serve_admin};
@@ -78,6 +79,17 @@ impl fmt::Debug for WebState {
 }
 
 impl WebState {
+    /// Who lets images go.
+    pub fn keeper(&self) -> Keeper {
+        Keeper {
+            rules: self.config.retention.clone().into(),
+            index: self.index.clone(),
+            spool: self.spool.clone(),
+            objects: self.objects.clone(),
+            open: self.open_studies.clone(),
+        }
+    }
+
     /// Whether browsers reach this node by https, its own or a proxy's.
     fn is_https(&self) -> bool {
         self.config.web.as_ref().is_some_and(|web| {

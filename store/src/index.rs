@@ -16,6 +16,7 @@ mod outbox;
 mod patient;
 mod postgres;
 mod record;
+mod retention;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -56,6 +57,7 @@ pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Settled};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
+pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
 pub use series::SeriesDetail;
 pub use study::{StudyDetail, StudyFilter, StudySummary};
 pub use timeline::{EventKind, TransferEvent};
@@ -514,7 +516,7 @@ impl Index {
         reading!(self, "list objects that are not stored", |db| instance::unstored(&mut db, limit))
     }
 
-    /// Which of these have a row. One that was found to be a repeat has none.
+    /// Which of these have a row and are to be kept. One that was found to be a repeat has none.
     pub async fn knows(&self, objects: &[ObjectId]) -> Result<HashSet<ObjectId>, IndexError> {
         reading!(self, "look up objects", |db| instance::known(&mut db, objects))
     }
@@ -796,6 +798,63 @@ impl Index {
     /// What was ordered for each partner, and where it is.
     pub async fn conservation(&self) -> Result<Vec<Conservation>, IndexError> {
         reading!(self, "count deliveries", |db| transfer::conservation(&mut db))
+    }
+
+    /// Studies of which images are here, after a place, in order: for whoever decides how long they are kept.
+    pub async fn at_rest(&self, after: i64, limit: u32) -> Result<Vec<StudyAtRest>, IndexError> {
+        reading!(self, "list studies that are here", |db| retention::at_rest(&mut db, after, limit))
+    }
+
+    /// The same of one; `None` if there is none, or nothing of it is here.
+    pub async fn study_at_rest(
+        &self,
+        uid: &StudyInstanceUid,
+    ) -> Result<Option<StudyAtRest>, IndexError> {
+        reading!(self, "see whether a study is needed", |db| retention::one(&mut db, uid))
+    }
+
+    /// Decides that a study's images go, if it is still what `expected` says and nothing stands against it. Deleting them is
+    /// what is then to be done, however often the process dies: see [`Index::unfinished_deletions`].
+    pub async fn remove_images(
+        &self,
+        expected: &StudyAtRest,
+        by: Remover<'_>,
+        now: Timestamp,
+    ) -> Result<Removal, IndexError> {
+        writing!(self, "decide that images go", |db| retention::remove(&mut db, expected, by, now))
+    }
+
+    /// Puts a study under a legal hold, or takes it off. False if there is no such study.
+    pub async fn hold(
+        &self,
+        uid: &StudyInstanceUid,
+        held: bool,
+        actor: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<bool, IndexError> {
+        writing!(self, "hold or release a study", |db| retention::hold(
+            &mut db, uid, held, actor, why, now
+        ))
+    }
+
+    /// Objects whose deletion was decided and is not known to be done.
+    pub async fn unfinished_deletions(&self, limit: u32) -> Result<Vec<ObjectId>, IndexError> {
+        reading!(self, "list unfinished deletions", |db| retention::unfinished(&mut db, limit))
+    }
+
+    /// Notes that these are gone.
+    pub async fn note_deleted(
+        &self,
+        objects: &[ObjectId],
+        now: Timestamp,
+    ) -> Result<(), IndexError> {
+        writing!(self, "note what was deleted", |db| retention::done(&mut db, objects, now))
+    }
+
+    /// Who decided that an object goes, and when; `None` if nobody did.
+    pub async fn removal_of(&self, object: ObjectId) -> Result<Option<Decision>, IndexError> {
+        reading!(self, "look for a removal", |db| retention::removal_of(&mut db, object))
     }
 
     /// How much is here.

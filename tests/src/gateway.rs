@@ -198,6 +198,11 @@ impl Setup {
         ))
     }
 
+    /// With a rule that says how long images are kept.
+    pub fn rule(self, lines: &str) -> Self {
+        self.party(lines)
+    }
+
     fn party(mut self, lines: &str) -> Self {
         self.parties.push_str(lines);
         self

@@ -1,5 +1,7 @@
 //! `gantry study …`: what this node holds.
 
+mod keep;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,7 +19,7 @@ use super::Global;
 use crate::client::{Client, with_query};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::views::{Instance, Shorten as _, Study, StudyDetail, short_id};
+use crate::views::{Decision, Instance, Shorten as _, Study, StudyDetail, short_id};
 use crate::words;
 
 /// What this node holds
@@ -27,7 +29,8 @@ use crate::words;
 Examples:
   gantry study list
   gantry study show 1.2.826.0.1.3680043.8.498.1
-  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head")]
+  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head
+  gantry study hold 1.2.826.0.1.3680043.8.498.1 --reason \"coroner, case 17\"")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +41,9 @@ enum Command {
     List(List),
     Show(Show),
     Export(Export),
+    Hold(keep::Hold),
+    Release(keep::Release),
+    Delete(keep::Delete),
 }
 
 /// Studies, the one that received something last first
@@ -110,6 +116,9 @@ pub(crate) async fn run(
         Command::List(arguments) => list(arguments, &mut node, output).await,
         Command::Show(arguments) => show(&arguments, &mut node, output).await,
         Command::Export(arguments) => export(&arguments, &mut node, output).await,
+        Command::Hold(arguments) => keep::hold(&arguments, &mut node, output).await,
+        Command::Release(arguments) => keep::release(&arguments, &mut node, output).await,
+        Command::Delete(arguments) => keep::delete(&arguments, &config, &mut node, output).await,
     }
 }
 
@@ -140,9 +149,11 @@ async fn list(arguments: List, node: &mut Client, output: Output) -> Result<Exit
                 study.instance_count.to_string(),
                 study.last_received_at.map(|at| words::age(at, now)).unwrap_or_default(),
                 study.patient(),
+                study.keeping().to_owned(),
             ]
         });
-        output.table(&["STUDY", "KIND", "SERIES", "IMAGES", "AGE", "PATIENT"], rows.collect())?;
+        output
+            .table(&["STUDY", "KIND", "SERIES", "IMAGES", "AGE", "PATIENT", ""], rows.collect())?;
     }
     Ok(Exit::Done)
 }
@@ -160,7 +171,7 @@ async fn show(arguments: &Show, node: &mut Client, output: Output) -> Result<Exi
         output.json(&detail)?;
         return Ok(Exit::Done);
     }
-    let StudyDetail { study, series, transfers } = &detail;
+    let StudyDetail { study, series, transfers, .. } = &detail;
     let now = Timestamp::now();
     output.line(format_args!("study      {}  {}", study.kind(), study.study_instance_uid))?;
     output.line(format_args!("patient    {}", study.patient()))?;
@@ -170,6 +181,12 @@ async fn show(arguments: &Show, node: &mut Client, output: Output) -> Result<Exi
     }
     if let Some(description) = &study.description {
         output.line(format_args!("           {description}"))?;
+    }
+    for (what, decision) in [("held", &study.held), ("removed", &study.removed)] {
+        if let Some(Decision { at, by, reason }) = decision {
+            let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            output.line(format_args!("{what:<10} on {} by {by}{why}", words::clock(*at, now)))?;
+        }
     }
     output.line("")?;
     let rows = series.iter().map(|series| {
@@ -209,8 +226,13 @@ async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result
         .series
         .iter()
         .flat_map(|series| series.instances.iter().map(move |instance| (series, instance)))
-        .filter(|(_, instance)| !instance.quarantined)
+        .filter(|(_, instance)| !instance.quarantined && instance.removed_at.is_none())
         .collect();
+    if let (true, Some(removed)) = (wanted.is_empty(), &detail.study.removed) {
+        let Decision { at, by, .. } = removed;
+        let text = format_args!("its images were removed on {} by {by}", at.strftime("%Y-%m-%d"));
+        return Err(Failure::new(Exit::NotFound, text).hint("its sender may send it again"));
+    }
     let bar = output.bar(wanted.len() as u64, "Exporting");
     let mut exported = Exported { instances: 0, bytes: 0, files: Vec::new() };
     for (series, instance) in wanted {

@@ -9,6 +9,7 @@ mod database;
 mod node;
 mod objects;
 mod parties;
+mod retention;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -341,7 +342,8 @@ impl Check {
             file.log.as_ref().map(Spanned::span),
         ];
         let listeners = file.listener.iter().map(Spanned::span);
-        for span in whole_node.into_iter().flatten().chain(listeners) {
+        let rules = file.retention.iter().map(Spanned::span);
+        for span in whole_node.into_iter().flatten().chain(listeners).chain(rules) {
             let section = Section { written, span: span.clone() };
             let message = format!("{} cannot stand in conf.d", written.source.get(span.clone()));
             let help = "Move it to gantry.toml; files in conf.d add sources, partners and routes.";
@@ -381,6 +383,7 @@ impl Check {
             sources,
             partners,
             routes,
+            retention: self.retention(&files),
             node: node?,
         })
     }

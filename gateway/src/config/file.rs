@@ -44,6 +44,8 @@ pub(super) struct File {
     pub(super) partner: Vec<Spanned<PartnerSection>>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<RouteSection>>,
+    #[serde(default)]
+    pub(super) retention: Vec<Spanned<RetentionSection>>,
 }
 
 /// `[node]`
@@ -198,6 +200,18 @@ pub(super) struct RouteSection {
     pub(super) purpose: Text,
     pub(super) priority: Text,
     pub(super) protect: Option<Spanned<toml::Value>>,
+}
+
+/// `[[retention]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RetentionSection {
+    pub(super) name: Text,
+    pub(super) purpose: Texts,
+    pub(super) partner: Texts,
+    pub(super) unrouted: Option<Spanned<bool>>,
+    pub(super) keep: Text,
+    pub(super) after: Text,
 }
 
 /// `"CT"` or `["CT", "MR"]`.

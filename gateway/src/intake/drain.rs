@@ -374,8 +374,9 @@ impl Drain {
     fn note(&self, arrival: &Arrival, recorded: &Recorded, memory: &mut Memory) -> Next {
         let facts = &arrival.facts;
         let next = match &recorded.outcome {
-            RecordedAs::New | RecordedAs::Known => Next::Store,
-            RecordedAs::Repeat { .. } => Next::Forget,
+            RecordedAs::New | RecordedAs::Known | RecordedAs::Returned => Next::Store,
+            // A crash, or another node's decision, left the file of what is to be gone.
+            RecordedAs::Repeat { .. } | RecordedAs::Removed => Next::Forget,
             RecordedAs::SecondVersion { version } => {
                 tracing::warn!(instance = %facts.sop_instance, version, sender = facts.origin.sender, "instance came again with other content; both are kept");
                 Next::Store

@@ -1,7 +1,8 @@
-//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, and why
+//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, what is kept and removed, and why
 //! an instance goes where it goes.
 
 mod export;
+mod keeping;
 mod upload;
 
 use axum::body::Bytes;
@@ -26,6 +27,10 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/batches/{id}", delete(upload::end_batch))
         .route("/api/v1/routes/explain", post(explain_routes))
         .route("/api/v1/objects/{object}/part10", get(export::part10))
+        .route("/api/v1/studies/{uid}/hold", post(keeping::hold))
+        .route("/api/v1/studies/{uid}/release", post(keeping::release))
+        .route("/api/v1/studies/{uid}/delete", post(keeping::remove))
+        .route("/api/v1/retention/run", post(keeping::run))
 }
 
 /// A link that signs its first reader in.

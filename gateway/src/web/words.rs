@@ -437,6 +437,8 @@ mod tests {
         TransferSummary {
             id: "01JD8Z6Q3M5V7X9B2C4D6F8G0H".parse().unwrap(),
             study: StudySummary {
+                held: None,
+                removed: None,
                 study_instance_uid: "1.2.3".parse().unwrap(),
                 patient_name: Phi::default(),
                 patient_id: Phi::default(),

@@ -40,6 +40,8 @@ pub struct InstanceRow {
     pub quarantined: bool,
     /// Whether the object store has confirmed it.
     pub stored: bool,
+    /// When it was decided that it goes: the row is all that is left.
+    pub removed_at: Option<Timestamp>,
     /// Instance Number.
     pub number: Option<i64>,
     /// Rows.
@@ -68,6 +70,7 @@ pub(super) struct Version {
     pub(super) sender: String,
     pub(super) from_partner: bool,
     pub(super) quarantined: bool,
+    pub(super) removed: bool,
 }
 
 /// The versions, oldest first, of all SOP instances of a batch.
@@ -80,7 +83,7 @@ pub(super) async fn versions<'a>(
     for uids in uids.chunks(db::MOST) {
         let mut query = db.query(
             "SELECT i.id, i.object, i.sop_instance, i.version, i.digest, i.sender, i.from_partner, i.quarantined, \
-             s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
+             i.removed_at, s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
              JOIN study t ON t.id = s.study WHERE i.sop_instance ",
         );
         query.push_in(uids.iter().copied());
@@ -96,6 +99,7 @@ pub(super) async fn versions<'a>(
                 sender: row.try_get("sender")?,
                 from_partner: flag(&row, "from_partner")?,
                 quarantined: flag(&row, "quarantined")?,
+                removed: row.try_get::<Option<i64>>("removed_at")?.is_some(),
             });
         }
     }
@@ -103,7 +107,7 @@ pub(super) async fn versions<'a>(
 }
 
 /// Which row an instance has, or will have: what a batch brings is added at its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place {
     Row(i64),
     New(usize),
@@ -185,6 +189,21 @@ impl Places {
     }
 }
 
+/// Gives the row of a version whose images were removed the object that they came back as.
+pub(super) async fn bring_back(db: &mut Db, id: i64, facts: &Facts) -> sqlx::Result<()> {
+    db.query(
+        "UPDATE instance SET object = $2, transfer_syntax = $3, received_at = $4, stored = 0, removed_at = NULL \
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(facts.object.to_string())
+    .bind(facts.transfer_syntax.uid())
+    .bind(facts.received_at.as_millisecond())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes that the object store has confirmed these.
 pub(super) async fn mark_stored(db: &mut Db, objects: &[ObjectId]) -> sqlx::Result<()> {
     for objects in objects.chunks(db::MOST) {
@@ -211,11 +230,12 @@ pub(super) async fn unstored(db: &mut Db, limit: u32) -> sqlx::Result<Vec<Object
     rows.iter().map(|row| parsed(row, "object")).collect()
 }
 
-/// Which of these have a row.
+/// Which of these have a row and are to be kept.
 pub(super) async fn known(db: &mut Db, objects: &[ObjectId]) -> sqlx::Result<HashSet<ObjectId>> {
     let mut known = HashSet::new();
     for objects in objects.chunks(db::MOST) {
-        let mut query = db.query("SELECT object FROM instance WHERE object ");
+        let mut query =
+            db.query("SELECT object FROM instance WHERE removed_at IS NULL AND object ");
         query.push_in(objects.iter().map(ToString::to_string));
         for row in query.fetch_all(&mut *db).await? {
             known.insert(parsed(&row, "object")?);
@@ -268,6 +288,7 @@ fn read(row: &Row) -> sqlx::Result<InstanceRow> {
         version: unsigned(row, "version")?,
         quarantined: flag(row, "quarantined")?,
         stored: flag(row, "stored")?,
+        removed_at: row.try_get::<Option<i64>>("removed_at")?.map(super::timestamp).transpose()?,
         number: row.try_get("number")?,
         rows: row.try_get::<Option<i64>>("rows")?.and_then(|rows| rows.try_into().ok()),
         columns: row.try_get::<Option<i64>>("columns")?.and_then(|columns| columns.try_into().ok()),
@@ -287,8 +308,10 @@ pub struct Totals {
     pub series: u64,
     /// Instances, every version and those in quarantine too.
     pub instances: u64,
-    /// Bytes of their data sets.
+    /// Bytes of the data sets of those that are here.
     pub bytes: u64,
+    /// Instances of which the row is all that is left.
+    pub removed: u64,
     /// Instances that the object store has not confirmed.
     pub unstored: u64,
     /// Instances in quarantine.
@@ -302,7 +325,8 @@ pub(super) async fn totals(db: &mut Db) -> sqlx::Result<Totals> {
             "SELECT (SELECT COUNT(*) FROM study WHERE last_received_at IS NOT NULL) AS studies, \
          (SELECT COUNT(*) FROM series) AS series, \
          (SELECT COUNT(*) FROM instance) AS instances, \
-         (SELECT CAST(COALESCE(SUM(length), 0) AS BIGINT) FROM instance) AS bytes, \
+         (SELECT CAST(COALESCE(SUM(length), 0) AS BIGINT) FROM instance WHERE removed_at IS NULL) AS bytes, \
+         (SELECT COUNT(*) FROM instance WHERE removed_at IS NOT NULL) AS removed, \
          (SELECT COUNT(*) FROM instance WHERE stored = 0) AS unstored, \
          (SELECT COUNT(*) FROM instance WHERE quarantined = 1) AS quarantined",
         )
@@ -313,6 +337,7 @@ pub(super) async fn totals(db: &mut Db) -> sqlx::Result<Totals> {
         series: unsigned(&row, "series")?,
         instances: unsigned(&row, "instances")?,
         bytes: unsigned(&row, "bytes")?,
+        removed: unsigned(&row, "removed")?,
         unstored: unsigned(&row, "unstored")?,
         quarantined: unsigned(&row, "quarantined")?,
     })

@@ -11,6 +11,7 @@ use crate::facts::{Facts, ObjectId, Priority, Purpose};
 use super::db::Db;
 use super::instance::{self, Place, Version};
 use super::lock;
+use super::retention;
 use super::series::{self, SeriesIds};
 use super::study::Studies;
 use super::transfer::{self, Ordered, Orders, TransferId};
@@ -70,6 +71,10 @@ pub enum RecordedAs {
     /// Other bytes under the same SOP Instance UID from someone else, or under another Study Instance UID than before.
     /// It is kept and goes nowhere.
     Quarantined,
+    /// The same bytes were here, and had been removed: they are here again.
+    Returned,
+    /// This object was decided to be removed, and only a crash left it behind.
+    Removed,
 }
 
 /// Records a batch.
@@ -78,14 +83,29 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
     let mut versions =
         instance::versions(&mut *db, arrivals.iter().map(|arrival| &arrival.facts.sop_instance))
             .await?;
+    let objects: Vec<_> = arrivals.iter().map(|arrival| arrival.facts.object).collect();
+    let removed = retention::removed(&mut *db, &objects).await?;
     let mut studies = Studies::default();
     let mut series_ids = SeriesIds::new();
     let mut added = instance::Added::default();
     let mut judged = Vec::with_capacity(arrivals.len());
     for Arrival { facts, .. } in arrivals {
-        let found = judge(&versions, facts);
+        let found =
+            if removed.contains(&facts.object) { Found::Removed } else { judge(&versions, facts) };
         let to_order = match found {
-            Found::Known { .. } | Found::Repeat { quarantined: true, .. } => None,
+            Found::Known { .. } | Found::Removed | Found::Repeat { quarantined: true, .. } => None,
+            Found::Returned { instance, study } => {
+                instance::bring_back(&mut *db, instance, facts).await?;
+                retention::returned(&mut *db, study, facts.received_at).await?;
+                studies.find_or_add(&mut *db, &facts.study).await?;
+                studies.received(&facts.study, &facts.attributes, facts.received_at);
+                let same = versions.get_mut(&facts.sop_instance).into_iter().flatten();
+                for version in same.filter(|version| version.place == Place::Row(instance)) {
+                    version.object = facts.object;
+                    version.removed = false;
+                }
+                Some((Place::Row(instance), study))
+            }
             Found::Repeat { place, study, .. } => Some((place, study)),
             Found::Other { version, quarantined } => {
                 let study = studies.find_or_add(&mut *db, &facts.study).await?;
@@ -106,6 +126,7 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
                     sender: facts.origin.sender.clone(),
                     from_partner: facts.origin.from_partner,
                     quarantined,
+                    removed: false,
                 });
                 (!quarantined).then_some((place, study))
             }
@@ -147,6 +168,8 @@ enum Found {
     Known { place: Place },
     Repeat { of: ObjectId, place: Place, study: i64, quarantined: bool },
     Other { version: u32, quarantined: bool },
+    Returned { instance: i64, study: i64 },
+    Removed,
 }
 
 impl Found {
@@ -154,6 +177,8 @@ impl Found {
         match self {
             Self::Known { .. } => RecordedAs::Known,
             Self::Repeat { of, .. } => RecordedAs::Repeat { of },
+            Self::Returned { .. } => RecordedAs::Returned,
+            Self::Removed => RecordedAs::Removed,
             Self::Other { quarantined: true, .. } => RecordedAs::Quarantined,
             Self::Other { version: 1, .. } => RecordedAs::New,
             Self::Other { version, .. } => RecordedAs::SecondVersion { version },
@@ -176,6 +201,12 @@ fn judge(versions: &HashMap<SopInstanceUid, Vec<Version>>, facts: &Facts) -> Fou
     };
     let same_bytes = |version: &&Version| version.digest == facts.digest;
     if let Some(same) = versions.iter().filter(|version| !version.quarantined).find(same_bytes) {
+        if let Place::Row(instance) = same.place
+            && same.removed
+            && same.study == facts.study
+        {
+            return Found::Returned { instance, study: same.study_id };
+        }
         return repeat(same);
     }
     // The one that stands decides whose the instance is: what is in quarantine claims nothing.

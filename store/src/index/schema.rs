@@ -15,11 +15,13 @@ type Step = (i64, &'static str, &'static str);
 const SQLITE: &[Step] = &[
     (1, "index", include_str!("../../migrations/sqlite/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/sqlite/0002_mark.sql")),
+    (3, "retention", include_str!("../../migrations/sqlite/0003_retention.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/postgres/0002_mark.sql")),
+    (3, "retention", include_str!("../../migrations/postgres/0003_retention.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
 ];
 

@@ -10,8 +10,9 @@ use serde::Serialize;
 use crate::dicom::{Attributes, Phi, StudyInstanceUid};
 
 use super::db::{self, Db, Row};
+use super::retention::{self, StudyEvent};
 use super::series::{self, SeriesDetail};
-use super::transfer::{self, TransferSummary};
+use super::transfer::{self, Decision, TransferSummary};
 use super::{flag, moment, parsed, patient, unsigned};
 
 /// What lists show of a study.
@@ -45,6 +46,10 @@ pub struct StudySummary {
     pub instance_count: u64,
     /// Whether instances of it disagree about the patient; what came first is shown.
     pub patient_conflict: bool,
+    /// Who holds it: nobody and no rule removes its images.
+    pub held: Option<Decision>,
+    /// Who decided that its images go, if none came back since.
+    pub removed: Option<Decision>,
     /// When the first instance came.
     pub first_received_at: Option<Timestamp>,
     /// When the latest instance came.
@@ -60,6 +65,8 @@ pub struct StudyDetail {
     pub series: Vec<SeriesDetail>,
     /// Where it went or goes.
     pub transfers: Vec<TransferSummary>,
+    /// What was decided about keeping it, oldest first.
+    pub events: Vec<StudyEvent>,
 }
 
 /// Which studies are wanted; what is `None` does not matter.
@@ -272,8 +279,9 @@ pub(super) async fn detail(
     let Some(id) = id else { return Ok(None) };
     let Some(study) = summaries(&mut *db, &[id]).await?.remove(&id) else { return Ok(None) };
     let series = series::of_study(&mut *db, id).await?;
-    let transfers = transfer::of_study(db, id).await?;
-    Ok(Some(StudyDetail { study, series, transfers }))
+    let transfers = transfer::of_study(&mut *db, id).await?;
+    let events = retention::events(db, id).await?;
+    Ok(Some(StudyDetail { study, series, transfers, events }))
 }
 
 /// Summaries by row id.
@@ -326,6 +334,8 @@ fn read(row: &Row) -> sqlx::Result<StudySummary> {
         series_count: 0,
         instance_count: 0,
         patient_conflict: flag(row, "patient_conflict")?,
+        held: transfer::decision(row, "held_at", "held_by", "held_why")?,
+        removed: transfer::decision(row, "removed_at", "removed_by", "removed_why")?,
         first_received_at: row
             .try_get::<Option<i64>>("first_received_at")?
             .map(|_| moment(row, "first_received_at"))

@@ -51,6 +51,8 @@ pub enum EventKind {
     PriorityRaised,
     /// More came after all had been sent.
     Reopened,
+    /// The images were removed here.
+    Removed,
 }
 
 words!(EventKind {
@@ -66,6 +68,7 @@ words!(EventKind {
     Resumed = "resumed",
     PriorityRaised = "priority-raised",
     Reopened = "reopened",
+    Removed = "removed",
 });
 
 /// Adds a line.

@@ -599,7 +599,12 @@ pub(super) fn failure(row: &Row) -> sqlx::Result<Failure> {
     })
 }
 
-fn decision(row: &Row, at: &'static str, by: &str, why: &str) -> sqlx::Result<Option<Decision>> {
+pub(super) fn decision(
+    row: &Row,
+    at: &'static str,
+    by: &str,
+    why: &str,
+) -> sqlx::Result<Option<Decision>> {
     if row.try_get::<Option<i64>>(at)?.is_none() {
         return Ok(None);
     }
@@ -721,8 +726,8 @@ impl<'a> Orders<'a> {
         }
         for order in self.transfers.into_values().filter(|order| order.grew) {
             db.query(
-                "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL, scout = $3, \
-                 overview = $4 WHERE id = $1",
+                "UPDATE transfer SET last_received_at = $2, received_all_at = NULL, all_sent_at = NULL, \
+                 confirmed_at = NULL, scout = $3, overview = $4 WHERE id = $1",
             )
             .bind(order.id)
             .bind(order.last_received_at)
@@ -938,7 +943,8 @@ pub(super) async fn act(
             let moved = db.query(
                 "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
                  failure = NULL, status = NULL, why = NULL \
-                 WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled')",
+                 WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled') AND NOT EXISTS \
+                 (SELECT 1 FROM instance i WHERE i.id = delivery.instance AND i.removed_at IS NOT NULL)",
             )
             .bind(transfer)
             .bind(if paused { None } else { Some(0_i64) })
@@ -946,7 +952,16 @@ pub(super) async fn act(
             .bind(row.try_get::<i64>("priority")?)
             .execute(&mut *db)
             .await?;
-            if moved > 0 || cancelled {
+            // What was removed here cannot go any more: a transfer of nothing else stays as it was given up.
+            let gone: Option<i64> = db
+                .query(
+                    "SELECT d.id FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.transfer = $1 \
+                     AND d.state = 'cancelled' AND i.removed_at IS NOT NULL LIMIT 1",
+                )
+                .bind(transfer)
+                .optional_scalar(&mut *db)
+                .await?;
+            if moved > 0 || (cancelled && gone.is_none()) {
                 db.query(
                     "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
                      all_sent_at = NULL, retried_at = $2 WHERE id = $1",

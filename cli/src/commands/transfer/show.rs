@@ -122,6 +122,7 @@ fn happened(event: &Event) -> String {
         EventKind::Resumed => "resumed",
         EventKind::PriorityRaised => "made more urgent",
         EventKind::Reopened => "more images came",
+        EventKind::Removed => "the images were removed here",
     };
     let by = event.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
     let detail = event.detail.as_ref().filter(|detail| !detail.is_empty());

@@ -4,7 +4,7 @@ use std::io;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use gantry_store::facts::ObjectId;
@@ -37,6 +37,15 @@ pub(super) async fn open(web: &WebState, object: ObjectId) -> Result<Sealed, Pro
     match opened.await {
         Ok(Ok(sealed)) => Ok(sealed),
         Ok(Err(ReadError::Store(ObjectError::Missing(object)))) => {
+            if let Some(removal) = web.index.removal_of(object).await? {
+                let detail = format!(
+                    "The image was removed on {} by {}.",
+                    removal.at.strftime("%Y-%m-%d at %H:%M UTC"),
+                    removal.by
+                );
+                return Err(Problem::new(StatusCode::GONE, "Removed", detail)
+                    .hint("Its sender may send it again."));
+            }
             Err(Problem::not_found(format!("There is no object {object}.")))
         }
         Ok(Err(error)) => Err(Problem::internal(&error)),

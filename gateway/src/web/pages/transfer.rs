@@ -329,6 +329,9 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
         EventKind::Reopened => {
             ("More images arrived after all had been sent".to_owned(), None, None)
         }
+        EventKind::Removed => {
+            ("The images were removed from this gateway".to_owned(), reason(), None)
+        }
     };
     Entry { at: at.reader.moment(event.at), what, who: event.actor.clone(), note, technical }
 }
