@@ -15,6 +15,7 @@ pub mod reindex;
 pub mod rewrap;
 pub mod route;
 pub mod run;
+pub mod scrub;
 pub mod telemetry;
 pub mod tls;
 pub mod web;
