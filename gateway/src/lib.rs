@@ -16,6 +16,7 @@ pub mod retention;
 pub mod rewrap;
 pub mod route;
 pub mod run;
+pub mod scrub;
 pub mod telemetry;
 pub mod tls;
 pub mod web;

@@ -516,6 +516,15 @@ impl Index {
         reading!(self, "list objects that are not stored", |db| instance::unstored(&mut db, limit))
     }
 
+    /// Rows in the order of object ids, in pages: those after `after`, at most `limit`.
+    pub async fn instances_after(
+        &self,
+        after: Option<ObjectId>,
+        limit: u32,
+    ) -> Result<Vec<InstanceRow>, IndexError> {
+        reading!(self, "list objects that have rows", |db| instance::after(&mut db, after, limit))
+    }
+
     /// Which of these have a row and are to be kept. One that was found to be a repeat has none.
     pub async fn knows(&self, objects: &[ObjectId]) -> Result<HashSet<ObjectId>, IndexError> {
         reading!(self, "look up objects", |db| instance::known(&mut db, objects))

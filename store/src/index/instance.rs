@@ -261,6 +261,23 @@ pub(super) async fn quarantined(db: &mut Db, limit: u32) -> sqlx::Result<Vec<Ins
     query.fetch_all(db).await?.iter().map(read).collect()
 }
 
+/// What has a row and is to be kept, in the order of object ids: those after `after`, at most `limit`.
+pub(super) async fn after(
+    db: &mut Db,
+    after: Option<ObjectId>,
+    limit: u32,
+) -> sqlx::Result<Vec<InstanceRow>> {
+    // Every name comes after the empty one.
+    let after = after.map(|object| object.to_string()).unwrap_or_default();
+    let mut query = db.query(ROWS);
+    query
+        .push("i.object > ")
+        .push_bind(after)
+        .push(" AND i.removed_at IS NULL ORDER BY i.object LIMIT ");
+    query.push_bind(i64::from(limit));
+    query.fetch_all(db).await?.iter().map(read).collect()
+}
+
 /// Every version of every instance of a study, by series, in the order of Instance Number.
 pub(super) async fn of_study(
     db: &mut Db,

@@ -244,7 +244,31 @@ mod tests {
         what_is_in_quarantine_does_not_decide_about_what_comes_from_the_rightful_sender,
         an_instance_that_moves_to_another_study_is_held_and_shows_nowhere,
         late_instances_reopen_a_transfer_and_do_not_go_where_a_person_cancelled_it,
+        rows_are_listed_page_by_page_in_the_order_of_object_ids,
     ];
+
+    async fn rows_are_listed_page_by_page_in_the_order_of_object_ids(on: On) {
+        let (index, _dir) = index(on).await;
+        let arrivals: Vec<_> = (1..=7).map(|number| ct(1, number)).collect();
+        index.record(&arrivals).await.unwrap();
+        index.mark_stored(&[arrivals[3].facts.object]).await.unwrap();
+
+        let (mut listed, mut pages, mut after) = (Vec::new(), 0, None);
+        loop {
+            let page = index.instances_after(after, 3).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.object);
+            pages += 1;
+            listed.extend(page);
+        }
+
+        let mut expected: Vec<_> = arrivals.iter().map(|arrival| arrival.facts.object).collect();
+        expected.sort_unstable();
+        assert_eq!(listed.iter().map(|row| row.object).collect::<Vec<_>>(), expected);
+        assert_eq!(pages, 3);
+        let stored: Vec<_> = listed.iter().filter(|row| row.stored).map(|row| row.object).collect();
+        assert_eq!(stored, [arrivals[3].facts.object]);
+    }
 
     const ROUTINE: Priority = Priority::Routine;
     const EMERGENCY: Priority = Priority::Emergency;
