@@ -373,6 +373,12 @@ pub(crate) struct ObjectStore {
     pub(crate) waiting: u64,
     pub(crate) waiting_bytes: u64,
     pub(crate) oldest_waiting: Option<Timestamp>,
+    pub(crate) used_bytes: Option<u64>,
+    pub(crate) mark_bytes: Option<u64>,
+    pub(crate) used_files: Option<u64>,
+    pub(crate) mark_files: Option<u64>,
+    pub(crate) above_mark: bool,
+    pub(crate) room_days: Option<f64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -419,6 +425,8 @@ mod tests {
             patient_conflict: false,
             first_received_at: None,
             last_received_at: None,
+            held: None,
+            removed: None,
         }
     }
 

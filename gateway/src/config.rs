@@ -47,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where instances are kept.
     pub object_store: ObjectStore,
+    /// How full the object store may get before `at-least` of retention rules counts; `None`: as its kind has it.
+    pub store_high_water: Option<HighWater>,
     /// Where rows are kept.
     pub database: Database,
     /// How deliveries are tried again.
@@ -76,6 +78,8 @@ pub struct Retention {
     pub unrouted: bool,
     /// How long.
     pub keep: Duration,
+    /// How long at least while the object store is above its high-water mark.
+    pub at_least: Option<Duration>,
     /// From when on.
     pub after: After,
 }

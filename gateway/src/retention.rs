@@ -6,13 +6,18 @@
 //! came, whichever is later; of a cancelled transfer from its cancelling. What is owed, held, being received or not stored is
 //! refused by the index, whatever is judged here.
 //!
+//! While the object store is above its high-water mark, what has been kept for `at-least` may go as well, until it is below:
+//! first what the far end has confirmed, longest ago first, then what was only sent.
+//!
 //! First the decision is written, then spool file and object are deleted, then it is noted that they are: after a crash
 //! [`Keeper::finish`] goes on. Each step may be repeated, and by several nodes at once. A page at a time, one object after
 //! the other, so that it never competes with intake.
 
+mod fullness;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_store::facts::ObjectId;
 use gantry_store::index::{
@@ -27,10 +32,16 @@ use crate::config::{After, Retention};
 use crate::intake::OpenStudies;
 use crate::telemetry::chain;
 
+pub use fullness::{Fullness, Mark};
+
 /// How many studies are judged, and how many objects are deleted, at a time.
 const PAGE: u32 = 64;
 /// How often rules are looked at; more often where a rule's time is shorter.
 const LOOK: Duration = Duration::from_hours(1);
+/// How often the high-water mark is looked at.
+const LOOK_AT_MARK: Duration = Duration::from_mins(5);
+/// How many studies are chosen at a time to go before their time.
+const CHOSEN: usize = 256;
 /// Between two pages.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What is due within this time is shown.
@@ -65,17 +76,27 @@ impl From<Needed> for Kept {
     }
 }
 
+/// Which of a rule's times counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Time {
+    /// `keep`.
+    Keep,
+    /// `at-least`, where the rule has it.
+    AtLeast,
+}
+
 /// What rules say of a study: why it stays, or which rule lets it go, and from when on.
 pub fn judge<'r>(
     rules: &'r [Retention],
     study: &StudyAtRest,
+    time: Time,
 ) -> Result<(&'r Retention, Timestamp), Kept> {
     if let Some(needed) = study.needed() {
         return Err(needed.into());
     }
     if study.transfers.is_empty() {
         let rules = rules.iter().filter(|rule| rule.unrouted);
-        return latest(rules.map(|rule| (rule, ends(study.last_received_at, rule))));
+        return latest(rules.map(|rule| (rule, ends(study.last_received_at, rule, time))));
     }
     let mut decides: Option<(&Retention, Timestamp)> = None;
     for transfer in &study.transfers {
@@ -93,7 +114,7 @@ pub fn judge<'r>(
             };
             let moments = [awaited, transfer.last_sent_at, Some(study.last_received_at)];
             let from = moments.into_iter().flatten().max().unwrap_or(study.last_received_at);
-            (rule, ends(from, rule))
+            (rule, ends(from, rule, time))
         }))?;
         if decides.is_none_or(|(_, other)| other < at) {
             decides = Some((rule, at));
@@ -108,9 +129,20 @@ fn matches(rule: &Retention, transfer: &TransferAtRest) -> bool {
         && (rule.partners.is_empty() || rule.partners.contains(&transfer.partner))
 }
 
-fn ends(from: Timestamp, rule: &Retention) -> Timestamp {
+fn ends(from: Timestamp, rule: &Retention, time: Time) -> Timestamp {
+    let kept = match time {
+        Time::Keep => rule.keep,
+        Time::AtLeast => rule.at_least.unwrap_or(rule.keep),
+    };
     // A time that does not fit never comes.
-    from.checked_add(rule.keep).unwrap_or(Timestamp::MAX)
+    from.checked_add(kept).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether the far end has proven all that was not given up; what nobody sent anywhere is no safer elsewhere.
+fn is_confirmed(study: &StudyAtRest) -> bool {
+    let mut sent =
+        study.transfers.iter().filter(|transfer| transfer.cancelled_at.is_none()).peekable();
+    sent.peek().is_some() && sent.all(|transfer| transfer.confirmed_at.is_some())
 }
 
 fn latest<'r>(
@@ -176,6 +208,19 @@ pub struct Ran {
     pub by_rule: BTreeMap<String, Sum>,
 }
 
+impl Ran {
+    fn add(&mut self, other: Self) {
+        self.studies += other.studies;
+        self.images += other.images;
+        self.bytes += other.bytes;
+        for (rule, sum) in other.by_rule {
+            let of_rule = self.by_rule.entry(rule).or_default();
+            of_rule.studies += sum.studies;
+            of_rule.bytes += sum.bytes;
+        }
+    }
+}
+
 /// Lets images go.
 #[derive(Clone, Debug)]
 pub struct Keeper {
@@ -189,17 +234,27 @@ pub struct Keeper {
     pub objects: Arc<dyn ObjectStore>,
     /// What is being received by this node.
     pub open: OpenStudies,
+    /// How full the object store may get, if there is a bound.
+    pub mark: Option<Mark>,
 }
 
 impl Keeper {
     /// Works until it is dropped: first what a crash cut off, then what rules say.
     pub async fn run(self) {
-        let shortest = self.rules.iter().map(|rule| rule.keep).min().unwrap_or(LOOK);
-        let pause = shortest.clamp(Duration::from_secs(1), LOOK);
+        let times = self.rules.iter().map(|rule| rule.at_least.unwrap_or(rule.keep));
+        let shortest = times.min().unwrap_or(LOOK).max(Duration::from_secs(1));
+        let (mut next, mut was_above) = (Instant::now(), false);
         loop {
             let done = async {
                 self.finish().await?;
-                self.apply(false).await
+                let mut ran = if next <= Instant::now() {
+                    next = Instant::now() + shortest.min(LOOK);
+                    self.apply(false).await?
+                } else {
+                    Ran::default()
+                };
+                ran.add(self.relieve(&mut was_above).await?);
+                Ok::<_, IndexError>(ran)
             };
             match done.await {
                 Ok(Ran { studies: 0, .. }) => {}
@@ -215,8 +270,103 @@ impl Keeper {
                     tracing::error!(error = %chain(&error), "retention cannot be looked at; nothing is removed");
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(shortest.min(LOOK_AT_MARK)).await;
         }
+    }
+
+    /// While the object store is above its mark, removes what has been kept for `at-least`, what is safest to go first.
+    /// `was_above` is what it was the last time: it is said once.
+    async fn relieve(&self, was_above: &mut bool) -> Result<Ran, IndexError> {
+        let mut ran = Ran::default();
+        loop {
+            let Some(fullness) = self.fullness().await?.filter(Fullness::is_above) else {
+                *was_above = false;
+                return Ok(ran);
+            };
+            if !std::mem::replace(was_above, true) {
+                let Fullness { used_bytes, mark_bytes, .. } = fullness;
+                tracing::warn!(
+                    used_bytes,
+                    mark_bytes,
+                    "the object store is above its high-water mark"
+                );
+            }
+            let chosen = self.next_to_go().await?;
+            let mut went = Ran::default();
+            // No more than must; what the disk says of it afterwards decides whether that was enough.
+            for (study, rule) in &chosen {
+                if went.bytes >= fullness.bytes_above() && went.images >= fullness.files_above() {
+                    break;
+                }
+                self.remove(study, rule, &mut went).await?;
+            }
+            self.finish().await?;
+            let nothing = went.studies == 0;
+            ran.add(went);
+            if nothing {
+                return Ok(ran);
+            }
+        }
+    }
+
+    /// How full the object store is.
+    pub async fn fullness(&self) -> Result<Option<Fullness>, IndexError> {
+        match &self.mark {
+            Some(mark) => mark.measure().await,
+            None => Ok(None),
+        }
+    }
+
+    /// What may go before its time, the safest first.
+    async fn next_to_go(&self) -> Result<Vec<(StudyAtRest, &Retention)>, IndexError> {
+        let mut chosen = BTreeMap::new();
+        if self.rules.iter().all(|rule| rule.at_least.is_none())
+            || self.index.has_gone_back().await?
+        {
+            return Ok(Vec::new());
+        }
+        let mut after = 0;
+        loop {
+            let page = self.index.at_rest(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.place;
+            for study in page {
+                if let Ok((rule, at)) = judge(&self.rules, &study, Time::AtLeast)
+                    && at <= Timestamp::now()
+                {
+                    chosen.insert((!is_confirmed(&study), at, study.place), (study, rule));
+                    if chosen.len() > CHOSEN {
+                        chosen.pop_last();
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(chosen.into_values().collect())
+    }
+
+    /// Removes a study, unless something stands against it now.
+    async fn remove(
+        &self,
+        study: &StudyAtRest,
+        rule: &Retention,
+        ran: &mut Ran,
+    ) -> Result<(), IndexError> {
+        if self.open.contains(&study.study_instance_uid) {
+            return Ok(());
+        }
+        if !ran.dry_run {
+            let by = Remover::Rule(&rule.name);
+            let removal = self.index.remove_images(study, by, Timestamp::now()).await?;
+            if !matches!(removal, Removal::Decided { .. }) {
+                return Ok(());
+            }
+        }
+        ran.studies += 1;
+        ran.images += study.images;
+        ran.bytes += study.bytes;
+        ran.by_rule.entry(rule.name.clone()).or_default().add(study);
+        Ok(())
     }
 
     /// Removes what is due; with `dry_run` tells what that is.
@@ -232,22 +382,11 @@ impl Keeper {
             let Some(last) = page.last() else { return Ok(ran) };
             after = last.place;
             for study in &page {
-                let now = Timestamp::now();
-                let Ok((rule, at)) = judge(&self.rules, study) else { continue };
-                if at > now || self.open.contains(&study.study_instance_uid) {
-                    continue;
+                if let Ok((rule, at)) = judge(&self.rules, study, Time::Keep)
+                    && at <= Timestamp::now()
+                {
+                    self.remove(study, rule, &mut ran).await?;
                 }
-                if !dry_run {
-                    let removal =
-                        self.index.remove_images(study, Remover::Rule(&rule.name), now).await?;
-                    if !matches!(removal, Removal::Decided { .. }) {
-                        continue;
-                    }
-                }
-                ran.studies += 1;
-                ran.images += study.images;
-                ran.bytes += study.bytes;
-                ran.by_rule.entry(rule.name.clone()).or_default().add(study);
             }
             if !dry_run {
                 self.finish().await?;
@@ -319,7 +458,7 @@ impl Keeper {
             let Some(last) = page.last() else { return Ok(report) };
             after = last.place;
             for study in &page {
-                match judge(&self.rules, study) {
+                match judge(&self.rules, study, Time::Keep) {
                     Err(reason) => report.kept.entry(reason).or_default().add(study),
                     Ok((rule, at)) => {
                         let named = report.rules.iter_mut().find(|view| view.name == rule.name);
@@ -359,6 +498,7 @@ mod tests {
             partners: Vec::new(),
             unrouted: false,
             keep: Duration::from_hours(24 * days),
+            at_least: None,
             after,
         }
     }
@@ -390,7 +530,7 @@ mod tests {
     }
 
     fn days(rules: &[Retention], study: &StudyAtRest) -> Result<i64, Kept> {
-        judge(rules, study).map(|(_, end)| end.duration_since(at(0)).as_secs() / DAY)
+        judge(rules, study, Time::Keep).map(|(_, end)| end.duration_since(at(0)).as_secs() / DAY)
     }
 
     #[test]
@@ -439,6 +579,36 @@ mod tests {
         ];
         for (rules, study, expected) in table {
             assert_eq!(days(&rules, &study), expected, "{rules:?} {study:?}");
+        }
+    }
+
+    #[test]
+    fn with_the_store_too_full_a_rule_keeps_for_its_shorter_time_and_never_for_less() {
+        let both =
+            Retention { at_least: Some(Duration::from_hours(48)), ..rule("r", 90, After::Sent) };
+        let one = rule("keeps its time", 30, After::Sent);
+        let end = |rules: &[Retention], time| {
+            let study = study(&[transfer()]);
+            judge(rules, &study, time).map(|(_, end)| end.duration_since(at(0)).as_secs() / DAY)
+        };
+        assert_eq!(end(&[both.clone()], Time::Keep), Ok(92));
+        assert_eq!(end(&[both.clone()], Time::AtLeast), Ok(4));
+        assert_eq!(end(&[one.clone()], Time::AtLeast), Ok(32));
+        // The longest still counts, and what is owed stays.
+        assert_eq!(end(&[both.clone(), one], Time::AtLeast), Ok(32));
+        let owed = study(&[TransferAtRest { owed: 1, ..transfer() }]);
+        assert_eq!(judge(&[both], &owed, Time::AtLeast), Err(Kept::Owed));
+    }
+
+    #[test]
+    fn what_the_far_end_has_proven_is_safest_to_go() {
+        let confirmed = TransferAtRest { confirmed_at: Some(at(3)), ..transfer() };
+        let sent = TransferAtRest { confirmed_at: None, ..transfer() };
+        let cancelled = TransferAtRest { cancelled_at: Some(at(3)), ..sent.clone() };
+        assert!(is_confirmed(&study(&[confirmed.clone()])));
+        assert!(is_confirmed(&study(&[confirmed.clone(), cancelled.clone()])));
+        for unproven in [vec![], vec![sent.clone()], vec![cancelled], vec![confirmed, sent]] {
+            assert!(!is_confirmed(&study(&unproven)), "{unproven:?}");
         }
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
         intake: crate::config::Intake::default(),
         limits: crate::config::Limits::default(),
         object_store: crate::config::ObjectStore::default(),
+        store_high_water: None,
         database: crate::config::Database::default(),
         delivery: crate::config::Delivery::default(),
         log: crate::config::Log::default(),

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Intake, OpenStudies};
-use crate::retention::Keeper;
+use crate::retention::{Keeper, Mark};
 use crate::telemetry::metrics::Metrics;
 
 pub use server::{serve, serve_admin};
@@ -87,6 +87,7 @@ impl WebState {
             spool: self.spool.clone(),
             objects: self.objects.clone(),
             open: self.open_studies.clone(),
+            mark: Mark::of(&self.config, &self.index),
         }
     }
 

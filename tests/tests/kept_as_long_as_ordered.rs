@@ -10,8 +10,8 @@ use gantry_store::index::{Removal, Remover};
 use gantry_store::object::{FileObjects, ObjectStore};
 use gantry_tests::ceph::Bucket;
 use gantry_tests::{Dcmtk, Gateway, Sender, Storescp, eventually};
-use jiff::Timestamp;
-use sample_studies::{Study, small_objects};
+use jiff::{SignedDuration, Timestamp};
+use sample_studies::{Study, ct_series, small_objects};
 use serde_json::Value;
 
 const RULE: &str = "[[retention]]\nname = \"one second\"\npurpose = \"direct-care\"\nkeep = \"1s\"\nafter = \"sent\"\n";
@@ -22,10 +22,13 @@ async fn send(gateway: &Gateway, study: &Study) {
     sender.release().await;
 }
 
-async fn stored(gateway: &Gateway) {
+/// Waits until so many instances are recorded, and stored.
+async fn stored(gateway: &Gateway, count: usize) {
     eventually("all to be stored", async || {
         let status = gateway.api("/api/v1/status").await;
-        (status["spool"]["waiting"] == 0 && status["object_store"]["waiting"] == 0).then_some(())
+        let waits = [&status["spool"]["waiting"], &status["object_store"]["waiting"]];
+        (status["totals"]["instances"] == count && waits.iter().all(|waits| **waits == 0))
+            .then_some(())
     })
     .await;
 }
@@ -54,7 +57,7 @@ async fn kept_and_removed(mut partner: Storescp, gateway: Gateway, store: Arc<dy
     let uid = uid(&study);
     partner.switch_off().await;
     send(&gateway, &study).await;
-    stored(&gateway).await;
+    stored(&gateway, study.len()).await;
 
     // Owed: neither a rule nor a person removes it.
     let (exit, _, said) =
@@ -122,6 +125,57 @@ async fn what_is_owed_or_held_stays_and_what_may_go_goes_from_a_bucket() {
 }
 
 #[tokio::test]
+async fn above_the_high_water_mark_the_oldest_goes_before_its_time_and_no_more_than_must() {
+    let clinic = Dcmtk::storescp("CLINIC").start().await;
+    let rule = format!("{}at-least = \"1s\"\n", RULE.replace("keep = \"1s\"", "keep = \"90d\""));
+    let gateway = Gateway::forwarding_to(&clinic)
+        .object_store("kind = \"file\"\nhigh-water = \"64MiB\"\n")
+        .rule(&rule)
+        .start()
+        .await;
+    // 26 MB each.
+    let studies = [1, 2, 3].map(|seed| ct_series(seed, 50));
+
+    let mut sent = 0;
+    for study in &studies[..2] {
+        send(&gateway, study).await;
+        sent += study.len();
+        gateway.delivered("partner", sent).await;
+        stored(&gateway, sent).await;
+    }
+    let status = gateway.api("/api/v1/status").await;
+    assert_eq!(status["object_store"]["above_mark"], false, "{status}");
+    let removed = async |study: &Study| {
+        let shown = gateway.api(&format!("/api/v1/studies/{}", uid(study))).await;
+        shown["study"]["removed"]["by"].as_str().map(str::to_owned)
+    };
+    assert_eq!((removed(&studies[0]).await, removed(&studies[1]).await), (None, None));
+
+    // Both may go by now; one is enough.
+    let sent_at: Vec<Value> = gateway
+        .api("/api/v1/transfers")
+        .await
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["last_sent_at"].clone())
+        .collect();
+    eventually("at-least to have passed for both", async || {
+        let passed = |at: &Value| {
+            at.as_str().unwrap().parse::<Timestamp>().unwrap() + SignedDuration::from_secs(2)
+                < Timestamp::now()
+        };
+        sent_at.iter().all(passed).then_some(())
+    })
+    .await;
+    send(&gateway, &studies[2]).await;
+    eventually("the oldest to have gone", async || removed(&studies[0]).await).await;
+    let status = gateway.api("/api/v1/status").await;
+    assert_eq!(status["object_store"]["above_mark"], false, "{status}");
+    assert_eq!((removed(&studies[1]).await, removed(&studies[2]).await), (None, None));
+}
+
+#[tokio::test]
 async fn a_crash_after_the_decision_is_finished_and_reindex_brings_nothing_back() {
     let clinic = Dcmtk::storescp("CLINIC").start().await;
     let mut gateway = Gateway::forwarding_to(&clinic).start().await;
@@ -130,7 +184,7 @@ async fn a_crash_after_the_decision_is_finished_and_reindex_brings_nothing_back(
     let study = small_objects(2, 3);
     send(&gateway, &study).await;
     gateway.delivered("partner", study.len()).await;
-    stored(&gateway).await;
+    stored(&gateway, study.len()).await;
     eventually("the study to be at rest", async || {
         let (exit, ..) =
             command(&gateway, &["study", "delete", &uid(&study), "--reason", "test", "--dry-run"])
@@ -159,7 +213,7 @@ async fn a_crash_after_the_decision_is_finished_and_reindex_brings_nothing_back(
     let other = small_objects(3, 2);
     send(&gateway, &other).await;
     gateway.delivered("partner", study.len() + other.len()).await;
-    stored(&gateway).await;
+    stored(&gateway, study.len() + other.len()).await;
     gateway.kill().await;
     let decide = async |index: &gantry_store::index::Index| {
         let study = index.study_at_rest(&uid(&other).parse().unwrap()).await.unwrap().unwrap();

@@ -25,9 +25,14 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Show,
+    Show(Show),
     Run(Run),
 }
+
+/// What rules let go now, soon and later, and what stays and why
+#[derive(Args, Debug)]
+#[command(before_help = "Example:\n  gantry retention show --json | jq .kept")]
+struct Show {}
 
 /// Remove what is due now, instead of within the hour
 #[derive(Args, Debug)]
@@ -90,7 +95,7 @@ pub(crate) async fn run(
     let (config, _) = super::load_config(global, output)?;
     let mut node = Client::connect(&config).await?;
     match arguments.command {
-        Command::Show => show(&mut node, output).await,
+        Command::Show(Show {}) => show(&mut node, output).await,
         Command::Run(Run { dry_run }) => run_now(dry_run, &mut node, output).await,
     }
 }

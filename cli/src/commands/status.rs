@@ -145,10 +145,15 @@ fn room(spool: &Spool) -> String {
     } else if let Some(files) = spool.room_files.filter(|files| *files < 100_000) {
         said = format!("{said} and {}", words::count(files, "file", "files"));
     }
-    match spool.room_days {
-        Some(days) if days < 2.0 => format!("{said}, {:.0} hours of the recent rate", days * 24.0),
-        Some(days) => format!("{said}, {days:.0} days of the recent rate"),
-        None => said,
+    format!("{said}{}", lasts(spool.room_days))
+}
+
+/// How long some room lasts.
+fn lasts(days: Option<f64>) -> String {
+    match days {
+        Some(days) if days < 2.0 => format!(", {:.0} hours of the recent rate", days * 24.0),
+        Some(days) => format!(", {days:.0} days of the recent rate"),
+        None => String::new(),
     }
 }
 
@@ -168,6 +173,18 @@ fn object_store(store: &ObjectStore, output: Output) -> String {
             why.as_deref().unwrap_or("it did not say why")
         ),
         (None, _) => "not used yet".to_owned(),
+    };
+    let state = match (store.mark_bytes, store.used_bytes, lasts(store.room_days)) {
+        (Some(_), Some(_), _) if store.above_mark => {
+            format!("{state}; {}", output.paint(Paint::Red, "above its high-water mark"))
+        }
+        (Some(mark), Some(used), lasts) => {
+            format!(
+                "{state}; {} up to its high-water mark{lasts}",
+                words::bytes(mark.saturating_sub(used))
+            )
+        }
+        _ => state,
     };
     if store.waiting == 0 {
         return format!("{}, {state}", store.kind);

@@ -377,6 +377,7 @@ impl Check {
             intake: self.intake(main),
             limits: self.limits(main),
             object_store: self.object_store(main),
+            store_high_water: self.store_high_water(main),
             database: self.database(main),
             delivery: self.delivery(main),
             log: self.log(main),

@@ -113,6 +113,7 @@ pub(super) struct AssociationSection {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ObjectStoreSection {
     pub(super) kind: Text,
+    pub(super) high_water: Text,
     pub(super) bucket: Text,
     pub(super) prefix: Text,
     pub(super) endpoint: Text,
@@ -211,6 +212,7 @@ pub(super) struct RetentionSection {
     pub(super) partner: Texts,
     pub(super) unrouted: Option<Spanned<bool>>,
     pub(super) keep: Text,
+    pub(super) at_least: Text,
     pub(super) after: Text,
 }
 

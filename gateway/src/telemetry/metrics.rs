@@ -89,6 +89,8 @@ pub struct Metrics {
     pub spooled: Gauge,
     /// Bytes free for the spool, beyond the reserve.
     pub spool_room: Gauge<f64, AtomicU64>,
+    /// Bytes up to the high-water mark of the object store.
+    pub store_room: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -106,6 +108,7 @@ impl Default for Metrics {
             instances: Gauge::default(),
             spooled: Gauge::default(),
             spool_room: Gauge::default(),
+            store_room: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("instances_received", "Instances acknowledged", metrics.received.clone());
@@ -138,6 +141,11 @@ impl Default for Metrics {
             "spool_room_bytes",
             "Bytes free for the spool, beyond the reserve",
             metrics.spool_room.clone(),
+        );
+        r.register(
+            "object_store_room_bytes",
+            "Bytes up to the high-water mark of the object store; 0 above it, or without a mark",
+            metrics.store_room.clone(),
         );
         metrics
     }

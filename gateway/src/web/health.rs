@@ -181,5 +181,8 @@ async fn refresh_gauges(app: &App) {
     if let Some(Ok(room)) = blocking(move || spool.room()).await {
         metrics.spool_room.set(room as f64);
     }
+    if let Ok(Some(fullness)) = web.keeper().fullness().await {
+        metrics.store_room.set(fullness.room() as f64);
+    }
     *refreshed = Some(Instant::now());
 }

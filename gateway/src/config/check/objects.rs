@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde_spanned::Spanned;
 use zeroize::Zeroizing;
 
-use super::super::ObjectStore;
+use super::super::{HighWater, ObjectStore};
 use super::file::ObjectStoreSection;
 use super::words::Endpoint;
 use super::{Bad, Check, Section, Written, words};
@@ -31,6 +31,20 @@ impl Check {
             None if body.kind.is_none() => self.file_store(&section, body),
             None => ObjectStore::File,
         }
+    }
+
+    /// Of a bucket nobody can say how large it is, so its mark is a size.
+    pub(super) fn store_high_water(&mut self, main: &Written) -> Option<HighWater> {
+        let (section, body) = Section::of(main, main.file.object_store.as_ref()?);
+        let is_s3 = body.kind.as_ref().is_some_and(|kind| kind.get_ref() == "s3");
+        self.text(&section, &body.high_water, |text| match words::high_water(text)? {
+            HighWater::Percent(_) if is_s3 => Err(Bad::new(
+                "a bucket has no size of which this could be a share",
+                "a share, and kind is \"s3\"",
+                "Write how much the data sets may take together, such as high-water = \"20TiB\".",
+            )),
+            mark => Ok(mark),
+        })
     }
 
     fn file_store(&mut self, section: &Section<'_>, body: &ObjectStoreSection) -> ObjectStore {

@@ -51,6 +51,17 @@ impl Check {
         self.required(section, "keep", body.keep.as_ref(), help);
         let range = Duration::from_secs(1)..=LONGEST;
         let keep = self.text(section, &body.keep, |text| words::duration(text, &range));
+        let at_least = self.text(section, &body.at_least, |text| {
+            let least = words::duration(text, &range)?;
+            match keep {
+                Some(keep) if least > keep => Err(Bad::new(
+                    "at-least is longer than keep",
+                    "longer",
+                    "Write a shorter time: it is what counts instead of keep while the object store is too full.",
+                )),
+                _ => Ok(least),
+            }
+        });
         let purposes: Vec<_> =
             Purpose::ALL.iter().map(|purpose| (purpose.as_str(), Some(*purpose))).collect();
         let purposes = self.texts(section, &body.purpose, |text| {
@@ -88,6 +99,7 @@ impl Check {
             partners: named.into_iter().map(|(_, partner)| partner).collect(),
             unrouted,
             keep: keep?,
+            at_least,
             after: after.unwrap_or_default(),
         })
     }

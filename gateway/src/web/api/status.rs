@@ -13,10 +13,14 @@ use super::super::words::{plural, since};
 use super::super::{App, WebState};
 use crate::config::{ListenerTls, ObjectStore};
 use crate::intake::backlog::Glance;
+use crate::retention::Fullness;
 use crate::telemetry::metrics::ByListener;
 
 /// A partner's certificate that ends within so many days is a problem already.
 const CERTIFICATE_WARNING_DAYS: i64 = 30;
+
+const ABOVE_MARK: &str = "The object store is above its high-water mark. Images are still taken in: give it room, or let \
+    retention rules remove what may go sooner (at-least).";
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Serialize)]
@@ -101,6 +105,13 @@ struct StoreView {
     waiting_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_waiting: Option<Timestamp>,
+    /// What is used of it, and its high-water mark; absent without one.
+    #[serde(flatten)]
+    fullness: Option<Fullness>,
+    /// Whether the mark is passed.
+    above_mark: bool,
+    /// How long it is until the mark at the rate of the last hours; `None` without a mark or a rate.
+    room_days: Option<f64>,
 }
 
 fn spool(room: Option<Room>, waiting: u64, bytes_per_day: Option<u64>) -> SpoolView {
@@ -116,8 +127,12 @@ fn spool(room: Option<Room>, waiting: u64, bytes_per_day: Option<u64>) -> SpoolV
     }
 }
 
-fn store(web: &WebState, glance: Glance) -> StoreView {
+fn store(web: &WebState, glance: Glance, fullness: Option<Fullness>) -> StoreView {
+    let rate = glance.bytes_per_day.filter(|rate| *rate > 0);
     StoreView {
+        fullness,
+        above_mark: fullness.is_some_and(|fullness| fullness.is_above()),
+        room_days: fullness.zip(rate).map(|(fullness, rate)| fullness.room() as f64 / rate as f64),
         kind: match web.config.object_store {
             ObjectStore::File => "file",
             ObjectStore::S3(_) => "s3",
@@ -140,6 +155,9 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
     let room = tokio::task::spawn_blocking(move || disk.measure().ok()).await.ok().flatten();
     let glance = web.intake.handoff().backlog().glance();
     let now = Timestamp::now();
+    let fullness = web.keeper().fullness().await?;
+    let mut problems = problems(&readiness, &partners, &totals, now);
+    problems.extend(fullness.filter(Fullness::is_above).map(|_| ABOVE_MARK.to_owned()));
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         ae_title: web.config.node.ae_title.to_string(),
@@ -148,10 +166,10 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
         uptime_seconds: since(web.started, now).as_secs(),
         listeners: listeners(web),
         web: web.base_url(),
-        problems: problems(&readiness, &partners, &totals, now),
+        problems,
         partners,
         spool: spool(room, totals.unstored, glance.bytes_per_day),
-        object_store: store(web, glance),
+        object_store: store(web, glance, fullness),
         totals,
         readiness: Readiness::clone(&readiness),
     }))
