@@ -431,7 +431,7 @@ mod tests {
             (vec![york(1, After::Sent)], study(&[transfer(), leeds.clone()]), Err(Kept::NoRule)),
             (vec![york(1, After::Sent), mdt], study(&[transfer(), leeds]), Ok(92)),
             // Proof is not asked of what nobody sends any more.
-            (vec![york(1, After::Confirmed)], study(&[cancelled.clone()]), Ok(21)),
+            (vec![york(1, After::Confirmed)], study(std::slice::from_ref(&cancelled)), Ok(21)),
             (vec![unrouted.clone()], study(&[cancelled]), Err(Kept::NoRule)),
             (vec![unrouted], study(&[]), Ok(6)),
             // What came again stays as long as if it were new.
