@@ -219,6 +219,7 @@ impl Handle {
     /// Works until it is told to stop.
     pub async fn run(self, scrub: Scrub) {
         let stop = scrub.stop.clone();
+        scrub.show();
         stop.run_until_cancelled(self.due()).await;
         let mut failures = 0;
         while !stop.is_cancelled() {

@@ -175,6 +175,23 @@ async fn an_object_that_is_nowhere_is_reported_in_every_round() {
 }
 
 #[tokio::test]
+async fn what_the_last_round_found_is_in_the_figures_after_a_restart_too() {
+    let mut bench = Bench::new().await;
+    bench.kept(1).await;
+    let lost = bench.kept(2).await;
+    bench.scrub.store.objects.delete(lost.object).unwrap();
+    bench.run().await;
+
+    bench.restart();
+    bench.scrub.metrics = Arc::default();
+    bench.scrub.show();
+
+    let figures = bench.scrub.metrics.print();
+    assert!(figures.contains("gantry_scrub_unresolved{kind=\"missing\"} 1"), "{figures}");
+    assert!(!figures.contains("gantry_scrub_last_end_seconds 0"), "{figures}");
+}
+
+#[tokio::test]
 async fn a_damaged_object_is_replaced_from_the_spool() {
     let bench = Bench::new().await;
     let facts = bench.spooled(1);

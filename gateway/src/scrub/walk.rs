@@ -189,7 +189,8 @@ impl Scrub {
         blocking(move || progress.save()).await?.map_err(ScrubError::State)
     }
 
-    fn show(&self) {
+    /// Brings the figures up to date: those of the last round count until the next.
+    pub(super) fn show(&self) {
         let figure = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (unresolved, ended_at) = self.progress.look(|state| {
             (state.unresolved(), state.last.as_ref().and_then(|round| round.ended_at))
