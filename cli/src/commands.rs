@@ -9,6 +9,7 @@ mod partner;
 mod reindex;
 mod retention;
 mod route;
+mod scrub;
 mod send;
 mod serve;
 mod status;
@@ -72,6 +73,7 @@ enum Command {
     Web(web::Arguments),
     Keys(keys::Arguments),
     Retention(retention::Arguments),
+    Scrub(scrub::Arguments),
     Reindex(reindex::Arguments),
     Completions(completions::Arguments),
 }
@@ -93,6 +95,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Web(arguments) => web::run(&arguments, &global, output).await,
         Command::Keys(arguments) => keys::run(&arguments, &global, output),
         Command::Retention(arguments) => retention::run(arguments, &global, output).await,
+        Command::Scrub(arguments) => scrub::run(&arguments, &global, output).await,
         Command::Reindex(arguments) => reindex::run(&arguments, &global, output).await,
         Command::Completions(arguments) => completions::run(&arguments, output),
     }

@@ -320,6 +320,8 @@ pub(crate) struct Status {
     pub(crate) spool: Spool,
     #[serde(default)]
     pub(crate) object_store: ObjectStore,
+    #[serde(default)]
+    pub(crate) scrub: Option<Scrub>,
     pub(crate) totals: Totals,
     pub(crate) readiness: Readiness,
     pub(crate) problems: Vec<String>,
@@ -381,6 +383,18 @@ pub(crate) struct ObjectStore {
     pub(crate) room_days: Option<f64>,
 }
 
+/// How reading again all that is kept stands.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Scrub {
+    pub(crate) by_itself: bool,
+    pub(crate) begun_at: Option<Timestamp>,
+    pub(crate) verified: u64,
+    pub(crate) waiting: Option<String>,
+    pub(crate) last_ended_at: Option<Timestamp>,
+    pub(crate) unresolved: u64,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Totals {
     pub(crate) studies: u64,
@@ -423,10 +437,10 @@ mod tests {
             series_count: 3,
             instance_count: 271,
             patient_conflict: false,
-            first_received_at: None,
-            last_received_at: None,
             held: None,
             removed: None,
+            first_received_at: None,
+            last_received_at: None,
         }
     }
 

@@ -63,6 +63,23 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// How long images are kept; without a rule, until a person removes them.
     pub retention: Vec<Retention>,
+    /// How often all that is kept is read again.
+    pub scrub: Scrub,
+}
+
+/// `[scrub]`: how often all that is kept is read again, and how fast.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Scrub {
+    /// How long after a round began the next one does; `None`: only when a person asks for it.
+    pub every: Option<Duration>,
+    /// Bytes a second that are read at most.
+    pub rate: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { every: Some(Duration::from_hours(30 * 24)), rate: 16 << 20 }
+    }
 }
 
 /// `[[retention]]`: how long images are kept.
@@ -144,6 +161,11 @@ impl Node {
     /// How far the index has come.
     pub fn index_mark_path(&self) -> PathBuf {
         self.data_dir.join("index-mark")
+    }
+
+    /// How far the scrub came.
+    pub fn scrub_path(&self) -> PathBuf {
+        self.data_dir.join("scrub.json")
     }
 
     /// The SQLite database.

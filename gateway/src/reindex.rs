@@ -177,7 +177,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Deletes what had been decided to go, and was still there.
-async fn finish_removing(store: &Store, removed: Vec<ObjectId>) -> Result<(), ReindexError> {
+pub async fn finish_removing(store: &Store, removed: Vec<ObjectId>) -> Result<(), ReindexError> {
     if removed.is_empty() {
         return Ok(());
     }

@@ -571,7 +571,7 @@ mod tests {
             (vec![york(1, After::Sent)], study(&[transfer(), leeds.clone()]), Err(Kept::NoRule)),
             (vec![york(1, After::Sent), mdt], study(&[transfer(), leeds]), Ok(92)),
             // Proof is not asked of what nobody sends any more.
-            (vec![york(1, After::Confirmed)], study(&[cancelled.clone()]), Ok(21)),
+            (vec![york(1, After::Confirmed)], study(std::slice::from_ref(&cancelled)), Ok(21)),
             (vec![unrouted.clone()], study(&[cancelled]), Err(Kept::NoRule)),
             (vec![unrouted], study(&[]), Ok(6)),
             // What came again stays as long as if it were new.
@@ -591,9 +591,9 @@ mod tests {
             let study = study(&[transfer()]);
             judge(rules, &study, time).map(|(_, end)| end.duration_since(at(0)).as_secs() / DAY)
         };
-        assert_eq!(end(&[both.clone()], Time::Keep), Ok(92));
-        assert_eq!(end(&[both.clone()], Time::AtLeast), Ok(4));
-        assert_eq!(end(&[one.clone()], Time::AtLeast), Ok(32));
+        assert_eq!(end(std::slice::from_ref(&both), Time::Keep), Ok(92));
+        assert_eq!(end(std::slice::from_ref(&both), Time::AtLeast), Ok(4));
+        assert_eq!(end(std::slice::from_ref(&one), Time::AtLeast), Ok(32));
         // The longest still counts, and what is owed stays.
         assert_eq!(end(&[both.clone(), one], Time::AtLeast), Ok(32));
         let owed = study(&[TransferAtRest { owed: 1, ..transfer() }]);
@@ -605,7 +605,7 @@ mod tests {
         let confirmed = TransferAtRest { confirmed_at: Some(at(3)), ..transfer() };
         let sent = TransferAtRest { confirmed_at: None, ..transfer() };
         let cancelled = TransferAtRest { cancelled_at: Some(at(3)), ..sent.clone() };
-        assert!(is_confirmed(&study(&[confirmed.clone()])));
+        assert!(is_confirmed(&study(std::slice::from_ref(&confirmed))));
         assert!(is_confirmed(&study(&[confirmed.clone(), cancelled.clone()])));
         for unproven in [vec![], vec![sent.clone()], vec![cancelled], vec![confirmed, sent]] {
             assert!(!is_confirmed(&study(&unproven)), "{unproven:?}");

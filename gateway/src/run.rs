@@ -31,6 +31,7 @@ use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, team, worker};
 use crate::reindex;
+use crate::scrub::{self, Pace, Scrub};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
@@ -222,11 +223,13 @@ impl Node {
             objects: objects.clone(),
             wake: wake.clone(),
             sessions: Arc::new(Sessions::default()),
+            scrub: scrub::Handle::open(&config),
             started: Timestamp::now(),
             stop: serving.clone(),
         };
         let (keeper, stop) = (state.keeper(), draining.clone());
         recording.spawn(async move { stop.run_until_cancelled(Box::pin(keeper.run())).await });
+        recording.spawn(state.scrub.clone().run(scrub_of(&store, &state, draining.clone())));
         let pages = TaskTracker::new();
         serve_admin(&config, &state, &pages)?;
         if let Some((listener, tls)) = pages_on {
@@ -410,6 +413,20 @@ impl Recovery {
         }
         self.done.cancel();
         Ok(())
+    }
+}
+
+/// What reads again all that is kept.
+fn scrub_of(store: &Store, state: &WebState, stop: CancellationToken) -> Scrub {
+    Scrub {
+        store: store.clone(),
+        routes: state.config.routes.clone(),
+        wake: state.wake.clone(),
+        pace: Arc::new(Pace::new(Some(state.config.scrub.rate))),
+        settling: state.scrub.settling(),
+        progress: state.scrub.progress(),
+        metrics: state.metrics.clone(),
+        stop,
     }
 }
 

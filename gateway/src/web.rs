@@ -38,6 +38,7 @@ use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Intake, OpenStudies};
 use crate::retention::{Keeper, Mark};
+use crate::scrub;
 use crate::telemetry::metrics::Metrics;
 
 pub use server::{serve, serve_admin};
@@ -66,6 +67,8 @@ pub struct WebState {
     pub wake: Arc<dyn Wake>,
     /// Who is signed in.
     pub sessions: Arc<Sessions>,
+    /// Who reads again all that is kept.
+    pub scrub: scrub::Handle,
     /// When the node started.
     pub started: Timestamp,
     /// Ends event streams.

@@ -511,6 +511,11 @@ impl Index {
         Ok(())
     }
 
+    /// Notes that no whole copy of these is known: the same bytes, sent again, are then kept and no repeat.
+    pub async fn mark_lost(&self, objects: &[ObjectId], now: Timestamp) -> Result<(), IndexError> {
+        writing!(self, "note what is lost", |db| instance::mark_lost(&mut db, objects, now))
+    }
+
     /// What the object store has not confirmed, oldest first.
     pub async fn unstored(&self, limit: u32) -> Result<Vec<ObjectId>, IndexError> {
         reading!(self, "list objects that are not stored", |db| instance::unstored(&mut db, limit))

@@ -9,7 +9,7 @@ use super::Global;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Paint};
-use crate::views::{ObjectStore, Spool, Status};
+use crate::views::{ObjectStore, Scrub, Spool, Status};
 use crate::words;
 
 /// Does it run, and is all well?
@@ -96,6 +96,10 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
     ))?;
     output.line(format_args!("  object store: {}", object_store(&status.object_store, output)))?;
 
+    if let Some(scrub) = &status.scrub {
+        output.line(format_args!("  scrub: {}", self::scrub(scrub, output)))?;
+    }
+
     output.line("")?;
     if status.partners.is_empty() {
         output.line("No partners.")?;
@@ -131,6 +135,32 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether what is kept was read again of late, and was whole.
+fn scrub(scrub: &Scrub, output: Output) -> String {
+    let now = Timestamp::now();
+    let read = || words::count(scrub.verified, "image", "images");
+    let state = match (&scrub.waiting, scrub.begun_at, scrub.last_ended_at) {
+        (Some(why), ..) => format!("waits: {why}"),
+        (None, Some(begun), _) => {
+            format!(
+                "has been reading again for {}, {} whole so far",
+                words::age(begun, now),
+                read()
+            )
+        }
+        (None, None, Some(ended)) => {
+            format!("all was read again {} ago, {} whole", words::age(ended, now), read())
+        }
+        (None, None, None) if !scrub.by_itself => "off".to_owned(),
+        (None, None, None) => "not yet".to_owned(),
+    };
+    if scrub.unresolved == 0 {
+        return state;
+    }
+    let unresolved = format!("{} for a person to see to", scrub.unresolved);
+    format!("{state}; {}", output.paint(Paint::Red, &unresolved))
 }
 
 /// What the spool can still take, and how long that lasts.

@@ -11,6 +11,7 @@ mod objects;
 mod parties;
 mod retention;
 mod routes;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
@@ -340,6 +341,7 @@ impl Check {
             file.database.as_ref().map(Spanned::span),
             file.delivery.as_ref().map(Spanned::span),
             file.log.as_ref().map(Spanned::span),
+            file.scrub.as_ref().map(Spanned::span),
         ];
         let listeners = file.listener.iter().map(Spanned::span);
         let rules = file.retention.iter().map(Spanned::span);
@@ -385,6 +387,7 @@ impl Check {
             partners,
             routes,
             retention: self.retention(&files),
+            scrub: self.scrub(main),
             node: node?,
         })
     }

@@ -46,6 +46,7 @@ pub(super) struct File {
     pub(super) route: Vec<Spanned<RouteSection>>,
     #[serde(default)]
     pub(super) retention: Vec<Spanned<RetentionSection>>,
+    pub(super) scrub: Option<Spanned<ScrubSection>>,
 }
 
 /// `[node]`
@@ -214,6 +215,14 @@ pub(super) struct RetentionSection {
     pub(super) keep: Text,
     pub(super) at_least: Text,
     pub(super) after: Text,
+}
+
+/// `[scrub]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ScrubSection {
+    pub(super) every: Text,
+    pub(super) rate: Text,
 }
 
 /// `"CT"` or `["CT", "MR"]`.

@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(given_up(Priority::Emergency, 1_000_000), None);
         // A clock that was set back gives nothing up.
         assert_eq!(given_up(Priority::Routine, -1_000_000), None);
-        let never = Delivery { give_up_after: None, ..settings.clone() };
+        let never = Delivery { give_up_after: None, ..settings };
         assert_eq!(super::given_up(&never, &claim(Priority::Routine, 1 << 30), &why, now), None);
     }
 

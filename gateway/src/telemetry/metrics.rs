@@ -63,6 +63,13 @@ pub struct ByListener {
     pub listener: String,
 }
 
+/// By what was found to be wrong.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByFinding {
+    /// In a word.
+    pub kind: &'static str,
+}
+
 /// The node's figures.
 #[derive(Debug)]
 pub struct Metrics {
@@ -91,6 +98,14 @@ pub struct Metrics {
     pub spool_room: Gauge<f64, AtomicU64>,
     /// Bytes up to the high-water mark of the object store.
     pub store_room: Gauge<f64, AtomicU64>,
+    /// Objects that the scrub read and found whole.
+    pub scrubbed: Counter,
+    /// Bytes of their data sets.
+    pub scrubbed_bytes: Counter,
+    /// What the scrub found and a person must see to.
+    pub scrub_unresolved: Family<ByFinding, Gauge>,
+    /// When the scrub had last seen everything, in seconds since 1970.
+    pub scrub_ended: Gauge,
 }
 
 impl Default for Metrics {
@@ -109,6 +124,10 @@ impl Default for Metrics {
             spooled: Gauge::default(),
             spool_room: Gauge::default(),
             store_room: Gauge::default(),
+            scrubbed: Counter::default(),
+            scrubbed_bytes: Counter::default(),
+            scrub_unresolved: Family::default(),
+            scrub_ended: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("instances_received", "Instances acknowledged", metrics.received.clone());
@@ -146,6 +165,26 @@ impl Default for Metrics {
             "object_store_room_bytes",
             "Bytes up to the high-water mark of the object store; 0 above it, or without a mark",
             metrics.store_room.clone(),
+        );
+        r.register(
+            "scrub_objects_verified",
+            "Objects that the scrub read and found whole",
+            metrics.scrubbed.clone(),
+        );
+        r.register(
+            "scrub_verified_bytes",
+            "Bytes of data sets that the scrub read and found whole",
+            metrics.scrubbed_bytes.clone(),
+        );
+        r.register(
+            "scrub_unresolved",
+            "What the scrub found and a person must see to",
+            metrics.scrub_unresolved.clone(),
+        );
+        r.register(
+            "scrub_last_end_seconds",
+            "When the scrub had last seen everything, in seconds since 1970",
+            metrics.scrub_ended.clone(),
         );
         metrics
     }

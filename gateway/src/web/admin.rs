@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/studies/{uid}/release", post(keeping::release))
         .route("/api/v1/studies/{uid}/delete", post(keeping::remove))
         .route("/api/v1/retention/run", post(keeping::run))
+        .route("/api/v1/scrub/start", post(keeping::scrub))
 }
 
 /// A link that signs its first reader in.

@@ -4,6 +4,7 @@
 //! with a `hint` where there is a next step. Served to who is signed in, and on the administrator's socket.
 
 mod retention;
+mod scrub;
 mod status;
 mod studies;
 mod transfers;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(studies::routes())
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/retention", get(retention::report))
+        .route("/api/v1/scrub", get(scrub::report))
         .route("/api/v1/events", get(live::events))
 }
 

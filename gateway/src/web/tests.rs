@@ -97,6 +97,7 @@ impl Node {
             spool,
             wake: bell.clone(),
             sessions: Arc::default(),
+            scrub: scrub::Handle::open(&config),
             started: Timestamp::now(),
             stop: CancellationToken::new(),
             config: Arc::new(config),

@@ -42,6 +42,9 @@ pub struct InstanceRow {
     pub stored: bool,
     /// When it was decided that it goes: the row is all that is left.
     pub removed_at: Option<Timestamp>,
+    /// Since when no whole copy of it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
     /// Instance Number.
     pub number: Option<i64>,
     /// Rows.
@@ -71,6 +74,7 @@ pub(super) struct Version {
     pub(super) from_partner: bool,
     pub(super) quarantined: bool,
     pub(super) removed: bool,
+    pub(super) lost: bool,
 }
 
 /// The versions, oldest first, of all SOP instances of a batch.
@@ -83,7 +87,7 @@ pub(super) async fn versions<'a>(
     for uids in uids.chunks(db::MOST) {
         let mut query = db.query(
             "SELECT i.id, i.object, i.sop_instance, i.version, i.digest, i.sender, i.from_partner, i.quarantined, \
-             i.removed_at, s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
+             i.removed_at, i.lost_at, s.study, t.uid AS study_uid FROM instance i JOIN series s ON s.id = i.series \
              JOIN study t ON t.id = s.study WHERE i.sop_instance ",
         );
         query.push_in(uids.iter().copied());
@@ -100,6 +104,7 @@ pub(super) async fn versions<'a>(
                 from_partner: flag(&row, "from_partner")?,
                 quarantined: flag(&row, "quarantined")?,
                 removed: row.try_get::<Option<i64>>("removed_at")?.is_some(),
+                lost: row.try_get::<Option<i64>>("lost_at")?.is_some(),
             });
         }
     }
@@ -189,11 +194,23 @@ impl Places {
     }
 }
 
-/// Gives the row of a version whose images were removed the object that they came back as.
+/// Gives the row of a version that was removed or lost the object that it came back as.
 pub(super) async fn bring_back(db: &mut Db, id: i64, facts: &Facts) -> sqlx::Result<()> {
+    // What is left of a lost one is of no use any more, and nothing would name it.
     db.query(
-        "UPDATE instance SET object = $2, transfer_syntax = $3, received_at = $4, stored = 0, removed_at = NULL \
-         WHERE id = $1",
+        "INSERT INTO deletion (object, sop_instance, study, digest, length, at, why) \
+         SELECT i.object, i.sop_instance, t.uid, i.digest, i.length, CAST($2 AS BIGINT), \
+         'it was not whole, and its bytes were received again' FROM instance i \
+         JOIN series s ON s.id = i.series JOIN study t ON t.id = s.study \
+         WHERE i.id = $1 AND i.lost_at IS NOT NULL AND i.removed_at IS NULL ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .bind(facts.received_at.as_millisecond())
+    .execute(&mut *db)
+    .await?;
+    db.query(
+        "UPDATE instance SET object = $2, transfer_syntax = $3, received_at = $4, stored = 0, removed_at = NULL, \
+         lost_at = NULL WHERE id = $1",
     )
     .bind(id)
     .bind(facts.object.to_string())
@@ -207,7 +224,7 @@ pub(super) async fn bring_back(db: &mut Db, id: i64, facts: &Facts) -> sqlx::Res
 /// Notes that the object store has confirmed these.
 pub(super) async fn mark_stored(db: &mut Db, objects: &[ObjectId]) -> sqlx::Result<()> {
     for objects in objects.chunks(db::MOST) {
-        let mut query = db.query("UPDATE instance SET stored = 1 WHERE stored = 0 AND object ");
+        let mut query = db.query("UPDATE instance SET stored = 1, lost_at = NULL WHERE (stored = 0 OR lost_at IS NOT NULL) AND object ");
         query.push_in(objects.iter().map(ToString::to_string));
         query.execute(&mut *db).await?;
     }
@@ -217,6 +234,22 @@ pub(super) async fn mark_stored(db: &mut Db, objects: &[ObjectId]) -> sqlx::Resu
         "SELECT pg_logical_emit_message(true, 'gantry', 'synced')",
     );
     query.execute(db).await?;
+    Ok(())
+}
+
+/// Notes that no whole copy of these is known.
+pub(super) async fn mark_lost(
+    db: &mut Db,
+    objects: &[ObjectId],
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    for objects in objects.chunks(db::MOST) {
+        let mut query = db.query("UPDATE instance SET lost_at = ");
+        query.push_bind(now.as_millisecond());
+        query.push(" WHERE lost_at IS NULL AND removed_at IS NULL AND object ");
+        query.push_in(objects.iter().map(ToString::to_string));
+        query.execute(&mut *db).await?;
+    }
     Ok(())
 }
 
@@ -306,6 +339,7 @@ fn read(row: &Row) -> sqlx::Result<InstanceRow> {
         quarantined: flag(row, "quarantined")?,
         stored: flag(row, "stored")?,
         removed_at: row.try_get::<Option<i64>>("removed_at")?.map(super::timestamp).transpose()?,
+        lost_at: row.try_get::<Option<i64>>("lost_at")?.map(super::timestamp).transpose()?,
         number: row.try_get("number")?,
         rows: row.try_get::<Option<i64>>("rows")?.and_then(|rows| rows.try_into().ok()),
         columns: row.try_get::<Option<i64>>("columns")?.and_then(|columns| columns.try_into().ok()),

@@ -71,7 +71,7 @@ pub enum RecordedAs {
     /// Other bytes under the same SOP Instance UID from someone else, or under another Study Instance UID than before.
     /// It is kept and goes nowhere.
     Quarantined,
-    /// The same bytes were here, and had been removed: they are here again.
+    /// The same bytes were here, and had been removed or lost: they are here again.
     Returned,
     /// This object was decided to be removed, and only a crash left it behind.
     Removed,
@@ -103,6 +103,7 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
                 for version in same.filter(|version| version.place == Place::Row(instance)) {
                     version.object = facts.object;
                     version.removed = false;
+                    version.lost = false;
                 }
                 Some((Place::Row(instance), study))
             }
@@ -127,6 +128,7 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
                     from_partner: facts.origin.from_partner,
                     quarantined,
                     removed: false,
+                    lost: false,
                 });
                 (!quarantined).then_some((place, study))
             }
@@ -202,7 +204,7 @@ fn judge(versions: &HashMap<SopInstanceUid, Vec<Version>>, facts: &Facts) -> Fou
     let same_bytes = |version: &&Version| version.digest == facts.digest;
     if let Some(same) = versions.iter().filter(|version| !version.quarantined).find(same_bytes) {
         if let Place::Row(instance) = same.place
-            && same.removed
+            && (same.removed || same.lost)
             && same.study == facts.study
         {
             return Found::Returned { instance, study: same.study_id };

@@ -413,6 +413,7 @@ mod tests {
         a_removal_is_on_record_and_its_rows_stay,
         a_decision_about_what_has_changed_since_is_none,
         what_was_removed_comes_back_only_if_it_is_sent_again,
+        what_is_lost_is_no_reason_to_take_the_same_bytes_for_a_repeat,
         what_cannot_go_any_more_is_not_asked_for_again,
         whatever_happens_nothing_that_is_owed_is_removed,
     ];
@@ -510,6 +511,27 @@ mod tests {
 
         assert_eq!(removal, Removal::Changed);
         assert!(index.unfinished_deletions(9).await.unwrap().is_empty());
+    }
+
+    async fn what_is_lost_is_no_reason_to_take_the_same_bytes_for_a_repeat(on: On) {
+        let (index, _dir) = index(on).await;
+        let lost = sent(&index).await;
+        let row = async || index.instance(&lost.facts.sop_instance).await.unwrap().remove(0);
+        index.mark_lost(&[lost.facts.object], at(50)).await.unwrap();
+        index.mark_lost(&[lost.facts.object], at(60)).await.unwrap();
+        assert_eq!(row().await.lost_at, Some(at(50)));
+
+        let again = lost.clone().again();
+        let returned = index.record(std::slice::from_ref(&again)).await.unwrap().remove(0);
+        let repeat = index.record(&[lost.clone().again()]).await.unwrap().remove(0);
+
+        assert_eq!(returned.outcome, RecordedAs::Returned);
+        assert_eq!(repeat.outcome, RecordedAs::Repeat { of: again.facts.object });
+        assert_eq!((row().await.object, row().await.lost_at), (again.facts.object, None));
+        assert_eq!(index.unfinished_deletions(9).await.unwrap(), [lost.facts.object]);
+        index.mark_lost(&[again.facts.object], at(70)).await.unwrap();
+        index.mark_stored(&[again.facts.object]).await.unwrap();
+        assert_eq!(row().await.lost_at, None, "it was found");
     }
 
     async fn what_was_removed_comes_back_only_if_it_is_sent_again(on: On) {

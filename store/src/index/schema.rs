@@ -16,12 +16,14 @@ const SQLITE: &[Step] = &[
     (1, "index", include_str!("../../migrations/sqlite/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/sqlite/0002_mark.sql")),
     (3, "retention", include_str!("../../migrations/sqlite/0003_retention.sql")),
+    (4, "lost", include_str!("../../migrations/sqlite/0004_lost.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/postgres/0002_mark.sql")),
     (3, "retention", include_str!("../../migrations/postgres/0003_retention.sql")),
+    (4, "lost", include_str!("../../migrations/postgres/0004_lost.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
 ];
 

@@ -1,4 +1,4 @@
-//! What a person decides about keeping: holds, releases, removals, and letting rules work now.
+//! What a person decides about keeping: holds, releases, removals, letting rules work now, and reading again what is kept.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -14,6 +14,7 @@ use super::super::problem::Problem;
 use super::super::session::Person;
 use super::super::{App, WebState};
 use crate::retention::Ran;
+use crate::scrub::Begun;
 
 /// What a person asks for, and why.
 #[derive(Debug, Default, Deserialize)]
@@ -156,6 +157,10 @@ fn refused(uid: &StudyInstanceUid, needed: Needed) -> Problem {
 fn changed(uid: &StudyInstanceUid) -> Problem {
     let detail = format!("Study {uid} changed while it was looked at; nothing was removed.");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Changed meanwhile", detail).hint("Try again.")
+}
+
+pub(super) async fn scrub(State(app): State<App>) -> Json<Begun> {
+    Json(app.web.scrub.begin())
 }
 
 pub(super) async fn run(State(app): State<App>, body: Bytes) -> Result<Json<Ran>, Problem> {

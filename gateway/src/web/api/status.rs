@@ -14,6 +14,7 @@ use super::super::{App, WebState};
 use crate::config::{ListenerTls, ObjectStore};
 use crate::intake::backlog::Glance;
 use crate::retention::Fullness;
+use crate::scrub::Report;
 use crate::telemetry::metrics::ByListener;
 
 /// A partner's certificate that ends within so many days is a problem already.
@@ -38,6 +39,7 @@ pub(super) struct Status {
     partners: Vec<PartnerView>,
     spool: SpoolView,
     object_store: StoreView,
+    scrub: ScrubView,
     totals: Totals,
     readiness: Readiness,
     /// What somebody should look at.
@@ -114,6 +116,40 @@ struct StoreView {
     room_days: Option<f64>,
 }
 
+/// How reading again all that is kept stands.
+#[derive(Debug, Serialize)]
+struct ScrubView {
+    /// Whether rounds begin by themselves.
+    by_itself: bool,
+    /// When the round that runs began, and how many images it has found whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begun_at: Option<Timestamp>,
+    verified: u64,
+    /// Why it does not go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<String>,
+    /// When everything had last been seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_ended_at: Option<Timestamp>,
+    /// What a person must see to.
+    unresolved: u64,
+}
+
+fn scrub(report: &Report) -> ScrubView {
+    ScrubView {
+        by_itself: report.every_seconds.is_some(),
+        begun_at: report.current.as_ref().map(|round| round.begun_at),
+        verified: report
+            .current
+            .as_ref()
+            .or(report.last.as_ref())
+            .map_or(0, |round| round.verified),
+        waiting: report.waiting.as_ref().map(|waiting| waiting.why.clone()),
+        last_ended_at: report.last.as_ref().and_then(|round| round.ended_at),
+        unresolved: report.unresolved.values().sum(),
+    }
+}
+
 fn spool(room: Option<Room>, waiting: u64, bytes_per_day: Option<u64>) -> SpoolView {
     let bytes = room.map(|room| room.bytes);
     let rate = bytes_per_day.filter(|rate| *rate > 0);
@@ -154,9 +190,9 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
     let disk = web.spool.clone();
     let room = tokio::task::spawn_blocking(move || disk.measure().ok()).await.ok().flatten();
     let glance = web.intake.handoff().backlog().glance();
-    let now = Timestamp::now();
+    let (now, scrub) = (Timestamp::now(), scrub(&web.scrub.report()));
     let fullness = web.keeper().fullness().await?;
-    let mut problems = problems(&readiness, &partners, &totals, now);
+    let mut problems = problems(&readiness, &partners, &totals, &scrub, now);
     problems.extend(fullness.filter(Fullness::is_above).map(|_| ABOVE_MARK.to_owned()));
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -168,6 +204,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
         web: web.base_url(),
         problems,
         partners,
+        scrub,
         spool: spool(room, totals.unstored, glance.bytes_per_day),
         object_store: store(web, glance, fullness),
         totals,
@@ -246,6 +283,7 @@ fn problems(
     readiness: &Readiness,
     partners: &[PartnerView],
     totals: &Totals,
+    scrub: &ScrubView,
     now: Timestamp,
 ) -> Vec<String> {
     let mut problems: Vec<String> =
@@ -274,6 +312,12 @@ fn problems(
                 _ => {}
             }
         }
+    }
+    if scrub.unresolved > 0 {
+        problems.push(format!(
+            "{} wrong in the object store: `gantry scrub status` says which, and what to do.",
+            plural(scrub.unresolved, "image")
+        ));
     }
     if totals.quarantined > 0 {
         problems.push(format!(
