@@ -113,7 +113,7 @@ impl Cluster<'_> {
              osd pool default pg num = 1\nosd pool default pgp num = 1\n\
              osd pool default pg autoscale mode = off\nosd crush chooseleaf type = 0\n\
              public addr = 127.0.0.1\ncluster addr = 127.0.0.1\nms bind msgr2 = false\n\
-             mon max pg per osd = 1000\nrgw frontends = beast endpoint=127.0.0.1:{gateway}\n\
+             mon max pg per osd = 1000\nrgw frontends = beast endpoint=127.0.0.1:{gateway} tcp_nodelay=1\n\
              rgw crypt require ssl = false\n"
         )
     }
