@@ -441,6 +441,8 @@ pub struct Partner {
     pub certificates_until: Option<Timestamp>,
     /// How many associations to it at once; one more is kept for emergencies.
     pub associations: usize,
+    /// Whether what goes to it is compressed on the way, without loss.
+    pub compress: Compress,
     /// What may happen between it and this node.
     pub may: BTreeSet<Permission>,
     /// Whom to phone there when images do not arrive.
@@ -465,6 +467,29 @@ pub enum PartnerTls {
     Mutual,
     /// Plain TCP.
     Off,
+}
+
+/// `compress` of a partner.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Compress {
+    /// Where the link to it is slower than this node compresses, and where it takes nothing else.
+    #[default]
+    Auto,
+    /// Nothing.
+    Never,
+    /// Whatever is not compressed, if it takes that.
+    Always,
+}
+
+impl Compress {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// One word of a partner's `may`, said of the partner.

@@ -30,6 +30,8 @@ use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, team, worker};
+use crate::partner::capabilities::Capabilities;
+use crate::partner::link::Encoder;
 use crate::reindex;
 use crate::scrub::{self, Pace, Scrub};
 use crate::telemetry::chain;
@@ -265,6 +267,8 @@ impl Node {
             metrics: metrics.clone(),
             owner,
             converting: std::sync::Mutex::default(),
+            encoder: Encoder::default(),
+            capabilities: Arc::new(Capabilities::of(&config.node.data_dir)),
             stop: receiving.clone(),
         });
         for partner in &config.partners {

@@ -8,8 +8,8 @@ use gantry_store::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
 use jiff::Timestamp;
 
 use crate::config::{
-    Condition, Config, Fact, Fingerprint, HostPort, Node, Partner, PartnerTls, Pattern, Permission,
-    Protect, Route,
+    Compress, Condition, Config, Fact, Fingerprint, HostPort, Node, Partner, PartnerTls, Pattern,
+    Permission, Protect, Route,
 };
 
 /// A partner that may be sent to, at an address where nothing is.
@@ -23,6 +23,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         certificates: Vec::new(),
         certificates_until: None,
         associations: 2,
+        compress: Compress::default(),
         may: [Permission::Receive].into(),
         phone: None,
     }

@@ -160,10 +160,23 @@ impl Setup {
         ))
     }
 
-    /// With a partner over plain TCP.
+    /// With a partner over plain TCP. What goes to it is never compressed: which bytes arrive must not depend on how busy
+    /// the machine of the tests is.
     pub fn partner(self, name: &str, ae_title: &str, port: u16) -> Self {
+        self.partner_compressing(name, ae_title, port, "never")
+    }
+
+    /// With a partner over plain TCP, to which is compressed as this word says.
+    pub fn partner_compressing(
+        self,
+        name: &str,
+        ae_title: &str,
+        port: u16,
+        compress: &str,
+    ) -> Self {
         self.party(&format!(
-            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"off\"\n"
+            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"off\"\n\
+             compress = \"{compress}\"\n"
         ))
     }
 
@@ -173,7 +186,7 @@ impl Setup {
         partner.party("associations = 1\n")
     }
 
-    /// With a partner over mutual TLS, known by its certificate.
+    /// With a partner over mutual TLS, known by its certificate; nothing is compressed, as above.
     pub fn partner_over_tls(
         self,
         name: &str,
@@ -183,7 +196,8 @@ impl Setup {
     ) -> Self {
         let pin = identity.certificate.display();
         self.party(&format!(
-            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ncertificate = \"{pin}\"\n"
+            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ncertificate = \"{pin}\"\n\
+             compress = \"never\"\n"
         ))
     }
 

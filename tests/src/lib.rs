@@ -54,14 +54,19 @@ pub fn digest(bytes: &[u8]) -> String {
 /// The digest of what a partner gets that takes every encoding: the data set as it came, unless its length is odd, at
 /// which partners abort; then the same with even values, in Explicit VR Little Endian.
 pub fn digest_on_arrival(data_set: &[u8], transfer_syntax_uid: &str) -> String {
-    use gantry_gateway::partner::transcode;
-    use gantry_store::dicom::TransferSyntax;
     if data_set.len().is_multiple_of(2) {
         return digest(data_set);
     }
-    let from = transfer_syntax_uid.parse().expect("a UID");
-    let to = TransferSyntax::explicit_vr_little_endian();
-    digest(&transcode::convert(data_set, &from, &to).expect("it can be converted"))
+    let to = dicom_dictionary_std::uids::EXPLICIT_VR_LITTLE_ENDIAN;
+    converted_digest(data_set, transfer_syntax_uid, to)
+}
+
+/// The digest of a data set that is converted from one transfer syntax to another.
+pub fn converted_digest(data_set: &[u8], from: &str, to: &str) -> String {
+    let syntax = |uid: &str| uid.parse().expect("a UID");
+    let converted =
+        gantry_gateway::partner::transcode::convert(data_set, &syntax(from), &syntax(to));
+    digest(&converted.expect("it can be converted"))
 }
 
 /// The digest of every data set of a study, by SOP Instance UID: what must be found wherever the study went.

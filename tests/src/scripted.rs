@@ -48,6 +48,8 @@ pub struct ScriptedPartner {
 
 struct Shared {
     answer: Box<Answer>,
+    /// Bytes a second that come over its link; `None`: as many as do.
+    rate: Option<f64>,
     /// How many C-STORE may be answered; more are made to wait.
     allowed: watch::Sender<usize>,
     received: Mutex<Vec<Received>>,
@@ -66,6 +68,11 @@ impl ScriptedPartner {
         Self::doing(|_| Some(Status::SUCCESS)).await
     }
 
+    /// One that takes everything, over a link of so many bytes a second.
+    pub async fn at_a_rate_of(rate: f64) -> Self {
+        Self::scripted(|_| Some(Status::SUCCESS), Some(rate)).await
+    }
+
     /// One that aborts the association instead of answering a C-STORE of these, and takes everything else.
     pub async fn aborting_at(choke: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self::doing(move |uid| (!choke(uid)).then_some(Status::SUCCESS)).await
@@ -77,10 +84,18 @@ impl ScriptedPartner {
     }
 
     async fn doing(answer: impl Fn(&str) -> Option<Status> + Send + Sync + 'static) -> Self {
+        Self::scripted(answer, None).await
+    }
+
+    async fn scripted(
+        answer: impl Fn(&str) -> Option<Status> + Send + Sync + 'static,
+        rate: Option<f64>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
             answer: Box::new(answer),
+            rate,
             allowed: watch::Sender::new(usize::MAX),
             received: Mutex::default(),
             associations: AtomicUsize::new(0),
@@ -139,6 +154,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         };
         let Ok(Request::Store(request)) = Request::parse(&command) else { return };
         let Some((_, data_set)) = message(&mut wire, false).await else { return };
+        if let Some(rate) = shared.rate {
+            // What the bytes would have taken on the way.
+            tokio::time::sleep(Duration::from_secs_f64(data_set.len() as f64 / rate)).await;
+        }
         let status = {
             let mut allowed = shared.allowed.subscribe();
             let turn = || shared.received.lock().expect("no association panicked").len();

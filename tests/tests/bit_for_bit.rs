@@ -8,9 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use gantry_gateway::association::status::Status;
+use gantry_gateway::partner::capabilities::Capabilities;
 use gantry_tests::{
     Certificates, Dcmtk, Gateway, Orthanc, Part10, ScriptedPartner, Sender, Setup,
-    digest_on_arrival, digests, eventually,
+    converted_digest, digest_on_arrival, digests, eventually,
 };
 use sample_studies::{Instance, Study, TransferSyntax, all_valid};
 
@@ -140,6 +141,150 @@ async fn the_index_and_the_files_know_the_digest_of_what_was_sent() {
     assert_eq!(indexed, digests(&study));
     gateway.stop().await;
     assert_eq!(gantry_tests::Held::in_data_dir(gateway.data_dir()).digests, digests(&study));
+}
+
+/// A receiver of DCMTK that takes CT images in one transfer syntax and no other.
+async fn taking_only(transfer_syntax: &str) -> (gantry_tests::Storescp, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("profile");
+    let text = format!(
+        "[[TransferSyntaxes]]\n[One]\nTransferSyntax1 = {transfer_syntax}\n\
+         [[PresentationContexts]]\n[CT]\nPresentationContext1 = 1.2.840.10008.5.1.4.1.1.2\\One\n\
+         [[Profiles]]\n[Default]\nPresentationContexts = CT\n"
+    );
+    std::fs::write(&profile, text).unwrap();
+    let clinic = Dcmtk::storescp_as_it_comes("CLINIC")
+        .options(&["+B", "-xf", profile.to_str().unwrap(), "Default"])
+        .start()
+        .await;
+    (clinic, folder)
+}
+
+/// Converts files with one of DCMTK's programs, and gives the data sets by SOP Instance UID.
+fn converted_by_dcmtk(
+    program: &str,
+    files: impl IntoIterator<Item = std::path::PathBuf>,
+) -> BTreeMap<String, Part10> {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("converted");
+    let convert = |file: std::path::PathBuf| {
+        let output =
+            Command::new(program).arg(&file).arg(&to).output().expect("DCMTK is installed");
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        let converted = Part10::read(&to).unwrap();
+        (converted.sop_instance_uid.clone(), converted)
+    };
+    files.into_iter().map(convert).collect()
+}
+
+/// Where Pixel Data of a head CT are: at the end.
+fn pixels(data_set: &[u8]) -> &[u8] {
+    let header = data_set.windows(8).rposition(|bytes| bytes == b"\xE0\x7F\x10\0OW\0\0").unwrap();
+    &data_set[header + 12..]
+}
+
+#[tokio::test]
+async fn a_partner_that_takes_only_jpeg_ls_gets_the_same_pixels() {
+    let (clinic, _profile) = taking_only("1.2.840.10008.1.2.4.80").await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner_compressing("clinic", clinic.ae_title(), clinic.port(), "auto")
+        .route("GANTRY", &["clinic"], "routine")
+        .start()
+        .await;
+    let study = sample_studies::HeadCt::small(41).build();
+
+    let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
+    sender.store_all(&study.instances).await;
+    sender.release().await;
+
+    gateway.delivered("clinic", study.len()).await;
+    let files = std::fs::read_dir(clinic.received()).unwrap().map(|file| file.unwrap().path());
+    let arrived = converted_by_dcmtk("dcmdjpls", files);
+    assert_eq!(arrived.len(), study.len());
+    for instance in &study.instances {
+        let arrived = &arrived[&instance.sop_instance_uid].data_set;
+        assert!(pixels(arrived) == pixels(&instance.data_set), "{}", instance.file_name);
+    }
+    let takes = Capabilities::of(gateway.data_dir()).known("clinic", jiff::Timestamp::now());
+    let accepted: Vec<_> = takes
+        .iter()
+        .filter(|takes| takes.accepted)
+        .map(|takes| takes.transfer_syntax.as_str())
+        .collect();
+    assert_eq!(accepted, ["1.2.840.10008.1.2.4.80"], "{takes:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_in_jpeg_ls_goes_uncompressed_to_a_partner_that_takes_nothing_else() {
+    let (clinic, _profile) = taking_only("1.2.840.10008.1.2.1").await;
+    let gateway = Gateway::forwarding_to(&clinic).start().await;
+    let study = sample_studies::HeadCt::small(42).build();
+    let folder = tempfile::tempdir().unwrap();
+    study.write_to(folder.path()).unwrap();
+    let files = std::fs::read_dir(folder.path().join(&study.name)).unwrap();
+    let compressed = converted_by_dcmtk("dcmcjpls", files.map(|file| file.unwrap().path()));
+
+    let given: Vec<_> = study
+        .instances
+        .iter()
+        .map(|instance| Instance {
+            data_set: compressed[&instance.sop_instance_uid].data_set.clone(),
+            transfer_syntax_uid: "1.2.840.10008.1.2.4.80".to_owned(),
+            ..instance.clone()
+        })
+        .collect();
+    let mut sender = Sender::connect(gateway.plaintext(), &given).await.unwrap();
+    sender.store_all(&given).await;
+    sender.release().await;
+
+    gateway.delivered("partner", study.len()).await;
+    let files = std::fs::read_dir(clinic.received()).unwrap();
+    let arrived: BTreeMap<_, _> = files
+        .map(|file| Part10::read(&file.unwrap().path()).unwrap())
+        .map(|file| (file.sop_instance_uid.clone(), file))
+        .collect();
+    for instance in &study.instances {
+        let arrived = &arrived[&instance.sop_instance_uid].data_set;
+        assert!(pixels(arrived) == pixels(&instance.data_set), "{}", instance.file_name);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_link_is_found_out_and_what_goes_over_it_compressed_without_loss() {
+    const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
+    let partner = ScriptedPartner::at_a_rate_of(1e6).await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner_compressing("partner", "PARTNER", partner.port(), "auto")
+        .route("GANTRY", &["partner"], "routine")
+        .start()
+        .await;
+    let instances: Vec<_> = (51..)
+        .flat_map(|seed| sample_studies::HeadCt::small(seed).build().instances)
+        .take(60)
+        .collect();
+
+    let mut sender = Sender::connect(gateway.plaintext(), &instances).await.unwrap();
+    sender.store_all(&instances).await;
+    sender.release().await;
+
+    gateway.delivered("partner", instances.len()).await;
+    let originals: BTreeMap<_, _> =
+        instances.iter().map(|instance| (instance.sop_instance_uid.as_str(), instance)).collect();
+    let received = partner.received();
+    for received in &received {
+        let instance = originals[received.sop_instance_uid.as_str()];
+        let expected = match received.transfer_syntax_uid.as_str() {
+            JPEG_LS => converted_digest(&instance.data_set, &instance.transfer_syntax_uid, JPEG_LS),
+            _ => digest_on_arrival(&instance.data_set, &instance.transfer_syntax_uid),
+        };
+        assert_eq!(received.digest, expected, "{}", instance.file_name);
+    }
+    let compressed = received.iter().map(|received| received.transfer_syntax_uid == JPEG_LS);
+    let compressed: Vec<_> = compressed.collect();
+    assert!(!compressed[0], "nothing was known of the link yet");
+    assert!(compressed[compressed.len() - 1], "{compressed:?}");
 }
 
 /// Files of pydicom that the gateway does not take, and why it is right.

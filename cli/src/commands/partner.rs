@@ -1,5 +1,6 @@
-//! `gantry partner …`: who the partners are, and whether one can be reached.
+//! `gantry partner …`: who the partners are, what they take, and whether one can be reached.
 
+mod show;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -20,6 +21,7 @@ use crate::words;
 #[command(before_help = "\
 Examples:
   gantry partner list
+  gantry partner show york-ed
   gantry partner test york-ed")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -29,6 +31,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
+    Show(show::Arguments),
     Test(test::Arguments),
 }
 
@@ -59,6 +62,7 @@ pub(crate) async fn run(
     let (config, _) = super::load_config(global, output)?;
     match arguments.command {
         Command::List(List {}) => list(&config, output).await,
+        Command::Show(arguments) => show::run(&arguments, &config, output),
         Command::Test(arguments) => test::run(&arguments, &config, output).await,
     }
 }

@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use gantry_gateway::partner::capabilities::{self, Capabilities, Capability};
 use gantry_gateway::web::part10::{FileMeta, Head, HeadReader, NotPart10};
+use gantry_store::dicom::SopClassUid;
 use gantry_store::facts::{ObjectId, Priority, Purpose};
 use indicatif::ProgressBar;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::time::{Instant, sleep};
@@ -84,6 +87,7 @@ struct Found {
 struct FileFound {
     path: PathBuf,
     length: u64,
+    sop_class: Option<SopClassUid>,
 }
 
 /// What `--json` prints.
@@ -145,6 +149,10 @@ pub(crate) async fn run(
             words::bytes(bytes),
             left_out(&found)
         ));
+        let known = Capabilities::of(&config.node.data_dir).known(&arguments.to, Timestamp::now());
+        for doubt in doubts(&found.files, &known) {
+            output.say(doubt);
+        }
         return Ok(Exit::Done);
     }
 
@@ -404,9 +412,33 @@ fn look_at(
         {
             found.repeated += 1;
         }
-        Ok(_) => found.files.push(FileFound { path: path.to_owned(), length }),
+        Ok((FileMeta { sop_class, .. }, _)) => {
+            found.files.push(FileFound { path: path.to_owned(), length, sop_class });
+        }
     }
     Ok(())
+}
+
+/// What the partner will not take, or was not asked for yet, as far as that is known.
+fn doubts(files: &[FileFound], known: &[Capability]) -> Vec<String> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for class in files.iter().filter_map(|file| file.sop_class.as_ref()) {
+        *counts.entry(class.as_str()).or_default() += 1;
+    }
+    let mut doubts = Vec::new();
+    for (class, count) in counts {
+        let asked = known.iter().filter(|known| known.sop_class == class);
+        // Whatever encoding a partner takes: the node converts to the plain ones, and to JPEG-LS.
+        let answers: Vec<_> = asked.map(|known| known.accepted).collect();
+        let images = words::count(count, "image", "images");
+        let name = capabilities::kind(class);
+        if answers.is_empty() {
+            doubts.push(format!("whether the partner takes {images} of kind {name} is not known: `gantry partner test` asks"));
+        } else if !answers.contains(&true) {
+            doubts.push(format!("the partner took no {name} when it was last asked: {images}"));
+        }
+    }
+    doubts
 }
 
 /// The head of a file, and where its data set begins.

@@ -188,6 +188,7 @@ pub(super) struct PartnerSection {
     pub(super) tls: Text,
     pub(super) certificate: Text,
     pub(super) associations: Number,
+    pub(super) compress: Text,
     pub(super) may: Texts,
     pub(super) phone: Text,
 }

@@ -12,7 +12,8 @@ use gantry_store::facts::Priority;
 use jiff::Timestamp;
 
 use super::{Call, schedule};
-use crate::config::{Config, Delivery, Partner};
+use crate::config::{Compress, Config, Delivery, Partner};
+use crate::partner::link::{Encoder, Link};
 use crate::partner::store_scu::Wanted;
 
 /// After so many associations in a row that broke at instances tried for the first time it is the partner that is at fault,
@@ -35,6 +36,8 @@ struct Shared {
     places: Places,
     /// What associations were asked for lately.
     kinds: Wanted,
+    /// What went over the link lately.
+    link: Link,
     /// How many batches are in hand, of each priority.
     in_hand: [usize; Priority::ALL.len()],
 }
@@ -137,6 +140,22 @@ impl Team {
     /// Notes that the partner answers. True if it did not before.
     pub fn succeeded(&self) -> bool {
         std::mem::take(&mut self.shared().trouble).failures > 0
+    }
+
+    /// Notes that an instance of so many bytes began to go then, and has arrived.
+    pub fn passed(&self, begun: Instant, bytes: u64) {
+        self.shared().link.note(begun, Instant::now(), bytes);
+    }
+
+    /// Whether to compress what goes uncompressed otherwise.
+    pub fn compresses(&self, encoder: &Encoder, priority: Priority) -> bool {
+        let slower = |rate| self.shared().link.is_slower(rate, priority, Instant::now());
+        match self.partner.compress {
+            Compress::Always => true,
+            Compress::Never => false,
+            // The encoder is measured, which takes a moment, only for a link that may be slower.
+            Compress::Auto => slower(f64::INFINITY) && slower(encoder.rate()),
+        }
     }
 
     /// Whether a worker without an association may ask for one.

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use gantry_store::facts::Priority;
 use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError};
 use gantry_store::object::{self, ObjectError, ObjectStore, ReadError};
@@ -23,10 +24,12 @@ use super::schedule;
 use super::team::{InHand, Place, Team};
 use crate::association::requestor::MAX_CONTEXTS;
 use crate::config::{Config, Protect};
+use crate::partner::capabilities::Capabilities;
 use crate::partner::connect::{self, Association};
-use crate::partner::store_scu::{self, Description, Encoding, Piece, Sent, Wanted};
-use crate::partner::transcode;
-use crate::protect;
+use crate::partner::link::Encoder;
+use crate::partner::store_scu::{self, Choice, Description, Encoding, Piece, Sent, Wanted};
+use crate::partner::transcode::{self, TranscodeError};
+use crate::protect::{self, Outgoing};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{ByPartner, Metrics};
 
@@ -42,6 +45,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const FURTHER_ASSOCIATION: Duration = Duration::from_secs(3);
 /// The longest data set that is converted, as conversion holds it in memory, decoded too.
 const CONVERTIBLE: u64 = 512 << 20;
+/// A data set that is no longer may be compressed while others are converted.
+const SMALL: u64 = 16 << 20;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -62,6 +67,10 @@ pub struct Shared {
     pub owner: String,
     /// Held while an instance is converted: one at a time, as each is in memory whole.
     pub converting: Mutex<()>,
+    /// What compresses, for all partners.
+    pub encoder: Encoder,
+    /// What partners were found to take.
+    pub capabilities: Arc<Capabilities>,
     /// Said when the node stops.
     pub stop: CancellationToken,
 }
@@ -247,13 +256,35 @@ impl Worker {
         patience: Duration,
         mut place: Place,
     ) -> Result<Line, Failure> {
-        let fits = |kinds: &Wanted| store_scu::contexts(kinds).len() < MAX_CONTEXTS;
-        let wanted = self.team.kinds_with(needed, fits);
-        let contexts = store_scu::contexts(&wanted);
         let (config, partner) = (&self.shared.config, self.team.partner());
-        let association = connect::connect(config, partner, contexts, patience).await?;
+        let contexts = |kinds: &Wanted| store_scu::contexts(kinds, partner.compress);
+        let wanted = self.team.kinds_with(needed, |kinds| contexts(kinds).len() < MAX_CONTEXTS);
+        let contexts = contexts(&wanted);
+        let association = connect::connect(config, partner, contexts.clone(), patience).await?;
         place.opened();
+        self.note_answers(&association, contexts);
         Ok(Line { association, wanted, used: Instant::now(), _place: place })
+    }
+
+    /// Remembers what the partner takes, beside the sending.
+    fn note_answers(
+        &self,
+        association: &Association,
+        contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+    ) {
+        let answer = |(sop_class, syntaxes): (SopClassUid, Vec<TransferSyntax>)| {
+            let syntax = syntaxes.into_iter().next()?;
+            let accepted = association.context_for(&sop_class, &syntax).is_some();
+            Some((sop_class, syntax, accepted))
+        };
+        let answers: Vec<_> = contexts.into_iter().filter_map(answer).collect();
+        let (capabilities, partner) =
+            (self.shared.capabilities.clone(), self.team.partner().name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = capabilities.note(&partner, &answers, Timestamp::now()) {
+                tracing::warn!(partner, %error, "what the partner takes cannot be remembered");
+            }
+        });
     }
 
     /// Defers what cannot be sent because the partner cannot be had.
@@ -289,18 +320,15 @@ impl Worker {
 
     /// Sends a batch on an open association, and says what comes next and how many are dealt with.
     async fn send_on(&self, claims: &[Claim], line: &mut Line) -> (Next, usize) {
-        let orders: Vec<_> = claims
-            .iter()
-            .map(|claim| (claim.clone(), store_scu::choose(&line.association, claim)))
-            .collect();
+        let pays = self.pays(claims).await;
+        let orders = self.orders(claims, &line.association, pays);
         let mut pieces = self.read_ahead(orders.clone());
-        for (position, (claim, encoding)) in orders.iter().enumerate() {
-            let Some(encoding) = encoding else {
+        for (position, (claim, choice)) in orders.iter().enumerate() {
+            if choice.is_none() {
                 self.set_aside(claim, no_context(claim)).await;
                 continue;
-            };
-            let sent =
-                store_scu::send(&mut line.association, encoding.context(), &mut pieces).await;
+            }
+            let sent = store_scu::send(&mut line.association, &mut pieces).await;
             line.used = Instant::now();
             match self.settle(claim, sent).await {
                 Next::GoOn => {}
@@ -317,6 +345,30 @@ impl Worker {
         (Next::GoOn, orders.len())
     }
 
+    /// In which encoding each instance goes.
+    fn orders(
+        &self,
+        claims: &[Claim],
+        association: &Association,
+        pays: bool,
+    ) -> Vec<(Claim, Option<Choice>)> {
+        let choose = |claim: &Claim| {
+            let takes = |syntax: &TransferSyntax| association.context_for(&claim.sop_class, syntax);
+            store_scu::choose(takes, claim, self.team.partner().compress, pays)
+        };
+        claims.iter().map(|claim| (claim.clone(), choose(claim))).collect()
+    }
+
+    /// Whether a batch, which has one priority, is to be compressed.
+    async fn pays(&self, claims: &[Claim]) -> bool {
+        let Some(priority) = claims.first().map(|claim| claim.priority) else { return false };
+        let (team, shared) = (self.team.clone(), self.shared.clone());
+        // On a thread that may block, as the encoder may have to be measured.
+        let pays =
+            tokio::task::spawn_blocking(move || team.compresses(&shared.encoder, priority)).await;
+        pays.unwrap_or(false)
+    }
+
     async fn something_more_urgent(&self, than: Priority) -> bool {
         if than == Priority::Emergency {
             return false;
@@ -331,7 +383,7 @@ impl Worker {
     async fn settle(&self, claim: &Claim, sent: Sent) -> Next {
         let config = &self.shared.config;
         match sent {
-            Sent::Answered(status, description) => {
+            Sent::Answered(status, description, begun) => {
                 if self.team.succeeded() {
                     self.bring_forward().await;
                 }
@@ -340,6 +392,7 @@ impl Worker {
                     schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
                 let event = store_scu::outcome(status, &description, now, come_back);
                 if let Event::Accept(_) = &event {
+                    self.team.passed(begun, description.length);
                     self.shared.metrics.sent.get_or_create(&self.label()).inc();
                 } else {
                     self.count_failure();
@@ -418,13 +471,13 @@ impl Worker {
 
     /// Reads the batch on a thread that may block, ahead of the network, and converts what must be converted. Ends early
     /// when nobody takes the pieces any more.
-    fn read_ahead(&self, orders: Vec<(Claim, Option<Encoding>)>) -> mpsc::Receiver<Piece> {
+    fn read_ahead(&self, orders: Vec<(Claim, Option<Choice>)>) -> mpsc::Receiver<Piece> {
         let (pieces, taken) = mpsc::channel(READ_AHEAD);
         let shared = self.shared.clone();
         tokio::task::spawn_blocking(move || {
-            for (claim, encoding) in orders {
-                let Some(encoding) = encoding else { continue };
-                match read(&shared, &claim, &encoding, &pieces) {
+            for (claim, choice) in orders {
+                let Some(choice) = choice else { continue };
+                match read(&shared, &claim, &choice, &pieces) {
                     Ok(()) => {}
                     Err(Stop::NobodyListens) => return,
                     Err(Stop::Failed(why)) => {
@@ -491,29 +544,101 @@ fn no_context(claim: &Claim) -> Failure {
 fn read(
     shared: &Shared,
     claim: &Claim,
-    encoding: &Encoding,
+    choice: &Choice,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Stop> {
-    let received = open(shared, claim)?;
-    let mut outgoing = protect::protect(received, Protect::AsReceived);
-    if let Encoding::Converted(_, to) = encoding {
-        let cannot = |text: String| {
-            Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text })
-        };
-        if outgoing.length() > CONVERTIBLE {
-            return Err(cannot(format!(
-                "longer than {CONVERTIBLE} bytes, which is the most that is converted"
-            )));
+    let Choice { encoding, instead } = choice;
+    let compressed = match instead {
+        Some(plain) => {
+            compress(shared, claim, encoding, plain)?.map(|outgoing| (outgoing, encoding))
         }
-        let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
-        outgoing = outgoing.converted(to.clone(), |data_set, from| {
-            transcode::convert(data_set, from, to)
-                .map_err(|error| cannot(chain(&error).to_string()))
-        })?;
-    }
+        None => None,
+    };
+    let (outgoing, encoding) = if let Some(compressed) = compressed {
+        compressed
+    } else {
+        let encoding = instead.as_ref().unwrap_or(encoding);
+        (plain(shared, claim, encoding)?, encoding)
+    };
     let say = |piece| pieces.blocking_send(piece).map_err(|_| Stop::NobodyListens);
-    say(Piece::Begin(Box::new(Description::from(&outgoing))))?;
+    say(Piece::Begin(Box::new(Description::new(&outgoing, encoding.context()))))?;
     outgoing.pieces(|bytes, last| say(Piece::Data(bytes, last)))
+}
+
+/// The instance as kept, or converted because the partner takes nothing else.
+fn plain(shared: &Shared, claim: &Claim, encoding: &Encoding) -> Result<Outgoing, Stop> {
+    let outgoing = protect::protect(open(shared, claim)?, Protect::AsReceived);
+    let Encoding::Converted(_, to) = encoding else { return Ok(outgoing) };
+    let cannot = |text: String| {
+        Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text })
+    };
+    if outgoing.length() > CONVERTIBLE {
+        return Err(cannot(format!(
+            "longer than {CONVERTIBLE} bytes, which is the most that is converted"
+        )));
+    }
+    let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
+    outgoing.converted(to.clone(), |data_set, from| {
+        transcode::convert(data_set, from, to).map_err(|error| cannot(chain(&error).to_string()))
+    })
+}
+
+/// The instance in fewer bytes; `None` if that cannot be had, and it goes uncompressed. Routine work waits for its turn,
+/// an emergency does not.
+fn compress(
+    shared: &Shared,
+    claim: &Claim,
+    encoding: &Encoding,
+    plain: &Encoding,
+) -> Result<Option<Outgoing>, Stop> {
+    let Encoding::Converted(_, to) = encoding else { return Ok(None) };
+    if claim.length > CONVERTIBLE {
+        return Ok(None);
+    }
+    let Some(_place) = shared.encoder.place(claim.priority) else { return Ok(None) };
+    let _one_at_a_time = match claim.length > SMALL {
+        false => None,
+        true if claim.priority == Priority::Emergency => match shared.converting.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(_) => return Ok(None),
+        },
+        true => Some(shared.converting.lock().unwrap_or_else(PoisonError::into_inner)),
+    };
+    let outgoing = protect::protect(open(shared, claim)?, Protect::AsReceived);
+    let (length, begun) = (outgoing.length(), Instant::now());
+    let compressed = outgoing.converted(to.clone(), |data_set, from| {
+        transcode::convert(data_set, from, to).map_err(Uncompressed::Encoder)
+    });
+    match compressed {
+        // What is kept compressed, in a way that the partner does not take, would grow when it goes plain.
+        Ok(compressed) if compressed.length() < length || !matches!(plain, Encoding::AsKept(_)) => {
+            shared.encoder.note(length, begun.elapsed());
+            Ok(Some(compressed))
+        }
+        Ok(_) => Ok(None),
+        Err(Uncompressed::Source(error)) => Err(error.into()),
+        Err(Uncompressed::Encoder(error)) => {
+            // Nothing is lost by it but time. A frame that did not come back as it was is our mistake, though.
+            if let TranscodeError::Encoder { .. } = error {
+                tracing::error!(instance = %claim.sop_instance, error = %chain(&error), "instance cannot be compressed and goes uncompressed");
+            } else {
+                tracing::info!(instance = %claim.sop_instance, reason = %chain(&error), "instance is not compressed");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Why there is nothing in fewer bytes.
+enum Uncompressed {
+    Source(SealedError),
+    Encoder(TranscodeError),
+}
+
+impl From<SealedError> for Uncompressed {
+    fn from(error: SealedError) -> Self {
+        Self::Source(error)
+    }
 }
 
 /// Opens an instance where it is: in the spool, whose pages are still in memory, or in the object store.

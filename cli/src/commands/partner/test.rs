@@ -2,8 +2,9 @@
 //! not work means.
 //!
 //! Uses what the node uses (addresses, certificates, AE titles), from this process: the node need not run. Sends nothing
-//! but a C-ECHO.
+//! but a C-ECHO, and asks which kinds of object would be taken in which encodings; `gantry partner show` lists the answers.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,13 +15,15 @@ use dicom_ul::pdu::{
     AssociationRJ, AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason,
     AssociationRJSource,
 };
-use gantry_gateway::association::requestor::{Proposal, RequestError, Requestor};
+use gantry_gateway::association::requestor::{MAX_CONTEXTS, Proposal, RequestError, Requestor};
 use gantry_gateway::association::status::Status;
 use gantry_gateway::association::wire::{Stream, Tcp, WireError};
-use gantry_gateway::config::{Config, Partner, PartnerTls};
+use gantry_gateway::config::{Compress, Config, Partner, PartnerTls};
+use gantry_gateway::partner::capabilities::Capabilities;
 use gantry_gateway::telemetry::chain;
 use gantry_gateway::tls::{self, CertificateFacts, Trouble};
-use gantry_store::dicom::{AeTitle, TransferSyntax};
+use gantry_store::dicom::{AeTitle, SopClassUid, TransferSyntax};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
@@ -34,9 +37,22 @@ use crate::output::{Output, Paint};
 use crate::views::Status as NodeStatus;
 use crate::words;
 
+/// The kinds of object that hospitals send most.
+const USUAL: [&str; 9] = [
+    uids::CT_IMAGE_STORAGE,
+    uids::MR_IMAGE_STORAGE,
+    uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE,
+    uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION,
+    uids::ULTRASOUND_IMAGE_STORAGE,
+    uids::X_RAY_ANGIOGRAPHIC_IMAGE_STORAGE,
+    uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+    uids::ENHANCED_CT_IMAGE_STORAGE,
+    uids::ENHANCED_MR_IMAGE_STORAGE,
+];
+
 /// Can a partner be reached, and does it know us?
 ///
-/// Goes from name to address, TCP, TLS, DICOM association and C-ECHO, and explains the first step that fails. Exit code 8
+/// Goes from name to address, TCP, TLS, DICOM association, C-ECHO and what it takes, and explains the first step that fails. Exit code 8
 /// says that the partner refused, 9 that it cannot be reached.
 #[derive(Args, Debug)]
 #[command(before_help = "\
@@ -148,6 +164,7 @@ impl Walk<'_> {
         };
         let mut association = step!("dicom", way.dicom(address, stream));
         step!("echo", way.echo(&mut association));
+        step!("takes", way.takes(&association));
         association.release(Duration::from_secs(2)).await;
         Ok(Ok(()))
     }
@@ -303,7 +320,7 @@ impl Way<'_> {
             Trouble::TheirsNotYetValid => (
                 Exit::Unreachable,
                 "Their certificate is for a later time, or one of the two clocks is wrong.".to_owned(),
-                format!("Compare the clocks: here it is {}.", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")),
+                format!("Compare the clocks: here it is {}.", Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")),
             ),
             Trouble::TheirsUnknownAuthority => (
                 Exit::Unreachable,
@@ -393,7 +410,10 @@ impl Way<'_> {
         address: SocketAddr,
         stream: Box<dyn Stream>,
     ) -> Walked<(Requestor<Box<dyn Stream>>, String)> {
-        let proposal = self.proposal();
+        let mut proposal = self.proposal();
+        proposal
+            .contexts
+            .extend(self.kinds().into_iter().map(|(class, syntax)| (class, vec![syntax])));
         match Requestor::associate(stream, &proposal).await {
             Ok(association) => {
                 Ok((association, format!("{} accepted {}", proposal.called, proposal.calling)))
@@ -401,6 +421,64 @@ impl Way<'_> {
             Err(RequestError::Rejected(rejection)) => Err(self.rejected(&rejection)),
             Err(error) => Err(self.associate_broke(address, &error).await),
         }
+    }
+
+    /// What is asked for: the kinds of object that hospitals send most, and those that this partner was asked for before, as
+    /// they go.
+    fn kinds(&self) -> Vec<(SopClassUid, TransferSyntax)> {
+        let known = Capabilities::of(&self.config.node.data_dir)
+            .known(&self.partner.name, Timestamp::now());
+        let jpeg_ls = (self.partner.compress != Compress::Never).then_some(uids::JPEGLS_LOSSLESS);
+        let common = USUAL.iter().flat_map(|class| {
+            [Some(uids::EXPLICIT_VR_LITTLE_ENDIAN), jpeg_ls]
+                .into_iter()
+                .flatten()
+                .map(|syntax| ((*class).to_owned(), syntax.to_owned()))
+        });
+        let known = known.into_iter().map(|known| (known.sop_class, known.transfer_syntax));
+        let mut kinds: Vec<(SopClassUid, TransferSyntax)> = Vec::new();
+        for (class, syntax) in common.chain(known) {
+            let (Ok(class), Ok(syntax)) = (class.parse(), syntax.parse()) else { continue };
+            let kind = (class, syntax);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        // Beside that for C-ECHO.
+        kinds.truncate(MAX_CONTEXTS - 1);
+        kinds
+    }
+
+    /// Which of these it takes; noted for those who ask later.
+    async fn takes(&self, association: &Requestor<Box<dyn Stream>>) -> Walked<((), String)> {
+        let answers: Vec<_> = self
+            .kinds()
+            .into_iter()
+            .map(|(class, syntax)| {
+                let accepted = association.context_for(&class, &syntax).is_some();
+                (class, syntax, accepted)
+            })
+            .collect();
+        let classes = |accepted_only: bool| {
+            let of = answers.iter().filter(|(.., accepted)| *accepted || !accepted_only);
+            of.map(|(class, ..)| class).collect::<BTreeSet<_>>().len()
+        };
+        let compressed = answers
+            .iter()
+            .any(|(_, syntax, accepted)| *accepted && syntax.uid() == uids::JPEGLS_LOSSLESS);
+        let text = format!(
+            "{} of {} kinds of object{}",
+            classes(true),
+            classes(false),
+            if compressed { ", JPEG-LS too" } else { "" }
+        );
+        let (data_dir, name) = (self.config.node.data_dir.clone(), self.partner.name.clone());
+        // What cannot be noted is asked again next time.
+        let _ = tokio::task::spawn_blocking(move || {
+            Capabilities::of(&data_dir).note(&name, &answers, Timestamp::now())
+        })
+        .await;
+        Ok(((), text))
     }
 
     /// An association for C-ECHO.

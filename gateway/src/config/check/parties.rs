@@ -6,7 +6,7 @@ use gantry_store::dicom::AeTitle;
 use rustls::RootCertStore;
 use serde_spanned::Spanned;
 
-use super::super::{Fingerprint, Partner, PartnerTls, Permission, Source};
+use super::super::{Compress, Fingerprint, Partner, PartnerTls, Permission, Source};
 use super::{Bad, Check, Section, Text, Texts, Written, file, words};
 
 /// What must not occur twice, with who has it.
@@ -143,6 +143,11 @@ impl Check {
         let associations = body.associations.as_ref().and_then(|number| {
             self.note(section, number.span(), words::whole(*number.get_ref(), &(1..=64)))
         });
+        let words = [Compress::Auto, Compress::Never, Compress::Always]
+            .map(|compress| (compress.word(), Some(compress)));
+        let compress = self.text(section, &body.compress, |text| {
+            words::one_of("compress of a partner", text, &words)
+        });
         let may = match &body.may {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
@@ -158,6 +163,7 @@ impl Check {
             certificates,
             certificates_until,
             associations: associations.unwrap_or(Partner::ASSOCIATIONS),
+            compress: compress.unwrap_or_default(),
             may,
             phone,
         })

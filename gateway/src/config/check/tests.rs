@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::report::Style;
 use super::super::{
-    Acknowledge, Fact, HostPort, ListenerTls, PartnerTls, Permission, Protect, WebTls,
+    Acknowledge, Compress, Fact, HostPort, ListenerTls, PartnerTls, Permission, Protect, WebTls,
 };
 use super::super::{Database, Delivery, Intake, Limits, Log, ObjectStore};
 use super::*;
@@ -236,6 +236,22 @@ fn parts_add_sources_partners_and_routes_with_files_beside_them() {
 }
 
 #[test]
+fn a_partner_is_compressed_for_as_its_word_says() {
+    let folder = Folder::new();
+    for (word, expected) in
+        [("auto", Compress::Auto), ("never", Compress::Never), ("always", Compress::Always)]
+    {
+        let text = GANTRY_TOML
+            .replace("associations = 4\n", &format!("associations = 4\ncompress = \"{word}\"\n"));
+        let (config, _) = folder.load(&text).unwrap();
+        assert_eq!(config.partner("royal-infirmary").unwrap().compress, expected);
+    }
+    let text = GANTRY_TOML.replace("associations = 4\n", "compress = \"lossy\"\n");
+    let findings = folder.findings(&text).concat();
+    assert!(findings.contains("compress of a partner cannot be \"lossy\""), "{findings}");
+}
+
+#[test]
 fn a_problem_looks_like_this() {
     let folder = Folder::new();
     let problems = folder
@@ -371,6 +387,7 @@ to = "ri"
     assert_eq!((config.object_store, config.database), (ObjectStore::File, Database::Sqlite));
     let partner = &config.partners[0];
     assert_eq!((partner.tls, &partner.may), (PartnerTls::Mutual, &[Permission::Receive].into()));
+    assert_eq!(partner.compress, Compress::Auto);
     let route = &config.routes[0];
     assert_eq!(
         (route.priority, route.purpose, route.protect),

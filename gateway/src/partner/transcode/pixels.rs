@@ -18,7 +18,7 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use gantry_store::dicom::TransferSyntax;
 use rayon::prelude::*;
 
-use super::{TranscodeError, jpeg, jpeg2000, rle};
+use super::{TranscodeError, jpeg, jpeg_ls, jpeg2000, rle};
 
 /// Bytes that a deflated byte can become.
 const MAX_INFLATION: u64 = 1032;
@@ -33,6 +33,8 @@ pub(super) struct Image {
     columns: Option<u16>,
     samples: Option<u16>,
     allocated: Option<u16>,
+    stored: Option<u16>,
+    planar: Option<u16>,
     representation: Option<u16>,
     frames: Option<String>,
     photometric: Option<String>,
@@ -55,6 +57,8 @@ impl Image {
             tags::COLUMNS => self.columns = number(),
             tags::SAMPLES_PER_PIXEL => self.samples = number(),
             tags::BITS_ALLOCATED => self.allocated = number(),
+            tags::BITS_STORED => self.stored = number(),
+            tags::PLANAR_CONFIGURATION => self.planar = number(),
             tags::PIXEL_REPRESENTATION => self.representation = number(),
             tags::NUMBER_OF_FRAMES => self.frames = text(),
             tags::PHOTOMETRIC_INTERPRETATION => self.photometric = text(),
@@ -65,6 +69,26 @@ impl Image {
     /// Whether pixels are signed, if that has been said.
     pub(super) fn is_signed(&self) -> Option<bool> {
         self.representation.map(|representation| representation == 1)
+    }
+
+    /// Takes note of what decoding makes of the colours.
+    pub(super) fn settle(&mut self, photometric: Option<&str>, interleaved: bool) {
+        if let Some(text) = photometric {
+            self.photometric = Some(text.to_owned());
+        }
+        if interleaved {
+            self.planar = Some(0);
+        }
+    }
+
+    /// Bits Stored.
+    pub(super) fn stored(&self) -> Option<u16> {
+        self.stored
+    }
+
+    /// Whether the samples of each colour are together.
+    pub(super) fn is_by_plane(&self) -> bool {
+        self.planar == Some(1)
     }
 
     /// Whether a sample takes more than 16 bits.
@@ -84,7 +108,8 @@ impl Image {
         })
     }
 
-    fn shape(&self) -> Result<Shape, TranscodeError> {
+    /// What a frame is, if that has been said.
+    pub(super) fn shape(&self) -> Result<Shape, TranscodeError> {
         let number = |tag, value: Option<u16>| {
             let why = "is needed to decode the pixel data and is missing or 0";
             value.filter(|value| *value > 0).ok_or(TranscodeError::Inconsistent { tag, why })
@@ -125,7 +150,7 @@ impl Shape {
     }
 
     /// How many bytes a sample takes by itself; single bits are packed later.
-    fn bytes_per_sample(&self) -> u16 {
+    pub(super) fn bytes_per_sample(&self) -> u16 {
         self.allocated.div_ceil(8)
     }
 }
@@ -135,6 +160,8 @@ impl Shape {
 enum Codec {
     Jpeg,
     Jpeg2000,
+    /// Lossless and near-lossless (PS3.5 A.4.3).
+    JpegLs,
     Rle,
     /// Deflated Image Frame Compression (PS3.5 A.4.13).
     Deflated,
@@ -154,6 +181,7 @@ impl Codec {
             | uids::HTJ2K_LOSSLESS
             | uids::HTJ2K_LOSSLESS_RPCL
             | uids::HTJ2K => Self::Jpeg2000,
+            uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => Self::JpegLs,
             uids::RLE_LOSSLESS => Self::Rle,
             uids::DEFLATED_IMAGE_FRAME_COMPRESSION => Self::Deflated,
             uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN => Self::Uncompressed,
@@ -172,6 +200,7 @@ impl Codec {
 enum Header {
     Jpeg(jpeg::Header),
     Jpeg2000(jpeg2000::Header),
+    JpegLs(jpeg_ls::Header),
     Plain,
 }
 
@@ -273,6 +302,17 @@ impl<'a> Plan<'a> {
                     return Err(DEPTH);
                 }
                 return Ok(Header::Jpeg2000(header));
+            }
+            Codec::JpegLs => {
+                let header = jpeg_ls::Header::read(frame)?;
+                let size = (header.rows, header.columns, u16::from(header.components));
+                if size != (shape.rows, shape.columns, shape.samples) {
+                    return Err(SIZE);
+                }
+                if u16::from(header.precision) > shape.allocated {
+                    return Err(DEPTH);
+                }
+                return Ok(Header::JpegLs(header));
             }
             Codec::Rle => rle::may_hold(frame, frame_bytes),
             Codec::Deflated => (frame.len() as u64).saturating_mul(MAX_INFLATION) >= frame_bytes,
@@ -384,7 +424,16 @@ impl<'a> Plan<'a> {
                 jpeg2000::settle_signs(&header, shape.signed, shape.allocated, pixels);
                 Ok(())
             }
-            (Codec::Jpeg | Codec::Jpeg2000, Header::Plain) => Err("no header"),
+            (_, Header::JpegLs(header)) if header.bytes() == shape.bytes_per_sample() => {
+                jpeg_ls::decode(frame, header, pixels)
+            }
+            (_, Header::JpegLs(header)) => {
+                let cells = pixels.len() / usize::from(shape.bytes_per_sample());
+                let mut samples = vec![0; cells * usize::from(header.bytes())];
+                jpeg_ls::decode(frame, header, &mut samples)?;
+                fit(&samples, header.bytes(), shape.bytes_per_sample(), pixels)
+            }
+            (Codec::Jpeg | Codec::Jpeg2000 | Codec::JpegLs, Header::Plain) => Err("no header"),
         }
     }
 
@@ -423,7 +472,7 @@ impl<'a> Plan<'a> {
 /// What a codec can be asked to decode at all.
 fn check(codec: Codec, shape: &Shape) -> Result<(), TranscodeError> {
     let decodable = match codec {
-        Codec::Jpeg => &[8, 16][..],
+        Codec::Jpeg | Codec::JpegLs => &[8, 16][..],
         Codec::Jpeg2000 => &[1, 8, 16],
         Codec::Rle | Codec::Deflated | Codec::Uncompressed => &[1, 8, 16, 32, 64],
     };
@@ -431,15 +480,20 @@ fn check(codec: Codec, shape: &Shape) -> Result<(), TranscodeError> {
         let why = "is not a number of bits that is decoded from this transfer syntax";
         return Err(TranscodeError::Inconsistent { tag: tags::BITS_ALLOCATED, why });
     }
-    if matches!(codec, Codec::Jpeg | Codec::Jpeg2000) && !matches!(shape.samples, 1 | 3) {
+    let by_component = matches!(codec, Codec::Jpeg | Codec::Jpeg2000 | Codec::JpegLs);
+    if by_component && !matches!(shape.samples, 1 | 3) {
         let why = "is not 1 or 3";
         return Err(TranscodeError::Inconsistent { tag: tags::SAMPLES_PER_PIXEL, why });
     }
     // Retired, ambiguous or of video: their samples are not those that a still image's decoder expects.
     let strange = ["YBR_PARTIAL_422", "YBR_PARTIAL_420", "CMYK", "ARGB", "HSV"];
-    if strange.contains(&shape.photometric.as_str())
-        || codec == Codec::Rle && shape.photometric == "YBR_FULL_422"
-    {
+    // Neither has half the chrominance, and JPEG-LS has no transform of its own (PS3.5 8.2.2, 8.2.3).
+    let foreign: &[&str] = match codec {
+        Codec::Rle => &["YBR_FULL_422"],
+        Codec::JpegLs => &["YBR_FULL_422", "YBR_ICT", "YBR_RCT"],
+        _ => &[],
+    };
+    if strange.iter().chain(foreign).any(|strange| *strange == shape.photometric) {
         let why = "is not one that is decoded from this transfer syntax";
         return Err(TranscodeError::Inconsistent { tag: tags::PHOTOMETRIC_INTERPRETATION, why });
     }

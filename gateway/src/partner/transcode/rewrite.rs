@@ -11,7 +11,7 @@ use gantry_store::dicom::scanner::{ElementHeader, Encoding, Event, ItemHeader, V
 use super::frames::{self, Offsets};
 use super::pixels::{Image, Plan};
 use super::vr::{self, Implied};
-use super::{MAX_DECODED, TranscodeError};
+use super::{MAX_DECODED, TranscodeError, compress};
 
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_DELIMITER: Tag = Tag(0xFFFE, 0xE00D);
@@ -20,11 +20,22 @@ const UNDEFINED: u32 = 0xFFFF_FFFF;
 /// The longest even value of a value representation with a length of two bytes (PS3.5 6.2.2, note 3).
 const MAX_SHORT: u32 = 65_534;
 
+/// How a data set is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// In Implicit VR Little Endian.
+    Implicit,
+    /// In Explicit VR Little Endian.
+    Explicit,
+    /// In Explicit VR Little Endian, with Pixel Data in JPEG-LS.
+    JpegLs,
+}
+
 /// The data set as far as it is written.
 pub(super) struct Rewrite<'a> {
     data_set: &'a [u8],
     from: &'a TransferSyntax,
-    explicit: bool,
+    form: Form,
     out: Vec<u8>,
     /// The element whose value arrives; `None` while what arrives is not copied.
     element: Option<Open>,
@@ -33,6 +44,7 @@ pub(super) struct Rewrite<'a> {
     /// Fragments of the pixel data that are being read; the first is the Basic Offset Table.
     fragments: Option<Vec<&'a [u8]>>,
     decodable: u64,
+    compressed: bool,
     failed: Option<TranscodeError>,
 }
 
@@ -63,17 +75,18 @@ struct Scope {
 }
 
 impl<'a> Rewrite<'a> {
-    pub(super) fn new(data_set: &'a [u8], from: &'a TransferSyntax, explicit: bool) -> Self {
+    pub(super) fn new(data_set: &'a [u8], from: &'a TransferSyntax, form: Form) -> Self {
         Self {
             data_set,
             from,
-            explicit,
+            form,
             // Explicit headers are longer by at most four bytes, and undefined lengths need delimiters.
             out: Vec::with_capacity(data_set.len().saturating_add(data_set.len() / 16 + 1024)),
             element: None,
             scopes: vec![Scope::default()],
             fragments: None,
             decodable: MAX_DECODED,
+            compressed: false,
             failed: None,
         }
     }
@@ -82,6 +95,10 @@ impl<'a> Rewrite<'a> {
     pub(super) fn finish(mut self) -> Result<Vec<u8>, TranscodeError> {
         self.leave();
         match self.failed {
+            None if self.form == Form::JpegLs && !self.compressed => {
+                let why = "is not there to be compressed";
+                Err(TranscodeError::Inconsistent { tag: tags::PIXEL_DATA, why })
+            }
             None => Ok(self.out),
             Some(error) => Err(error),
         }
@@ -161,7 +178,7 @@ impl<'a> Rewrite<'a> {
             Implied::UsOrSs if length > MAX_SHORT => VR::UN,
             Implied::Known(vr) => vr,
             Implied::UsOrSs => {
-                if self.explicit {
+                if self.form != Form::Implicit {
                     self.scope(|scope| scope.us_or_ss.push(at + 4));
                 }
                 VR::US
@@ -186,6 +203,9 @@ impl<'a> Rewrite<'a> {
         let value = self.out.get_mut(value_at..).unwrap_or_default();
         if width > 1 {
             value.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        }
+        if tag == tags::PIXEL_DATA && self.form == Form::JpegLs && self.scopes.len() == 1 {
+            return self.compress(at, value_at);
         }
         let Some(scope) = self.scopes.last_mut() else { return Ok(()) };
         // By the standard they are words, the lower one first (PS3.5 8.1.1), and DCMTK reads them so; pydicom writes
@@ -224,6 +244,7 @@ impl<'a> Rewrite<'a> {
         self.decodable -= plan.length().min(self.decodable);
 
         self.amend(plan.photometric(), plan.interleaved());
+        let at = self.out.len();
         let length = plan.length().next_multiple_of(2);
         self.header(tags::PIXEL_DATA, plan.vr(), u32::try_from(length).unwrap_or(UNDEFINED));
         let start = self.out.len();
@@ -233,12 +254,43 @@ impl<'a> Rewrite<'a> {
         if exact % 2 == 1 {
             self.out.push(0); // PS3.5 8.1.1
         }
+        if self.form == Form::JpegLs && self.scopes.len() == 1 {
+            return self.compress(at, start);
+        }
+        Ok(())
+    }
+
+    /// Replaces native Pixel Data, which is written last, by frames of JPEG-LS, each in one fragment, behind a Basic Offset
+    /// Table (PS3.5 A.4). An icon stays native, as it may.
+    fn compress(&mut self, at: usize, value_at: usize) -> Result<(), TranscodeError> {
+        let pixels = self.out.split_off(value_at);
+        self.out.truncate(at);
+        let Some(scope) = self.scopes.last() else { return Ok(()) };
+        let frames = compress::frames(&scope.image, &pixels)?;
+        if scope.image.is_by_plane() {
+            self.amend(None, true);
+        }
+        self.header(tags::PIXEL_DATA, VR::OB, UNDEFINED);
+        let mut offset = 0_u32;
+        let mut table = Vec::with_capacity(frames.len() * 4);
+        for frame in &frames {
+            table.extend_from_slice(&offset.to_le_bytes());
+            // Nothing overflows: the frames are of at most MAX_DECODED bytes, and not even noise grows by much.
+            offset = offset.saturating_add(8 + frame.len() as u32);
+        }
+        for fragment in [&table].into_iter().chain(&frames) {
+            self.plain(ITEM, fragment.len() as u32);
+            self.out.extend_from_slice(fragment);
+        }
+        self.plain(SEQUENCE_DELIMITER, 0);
+        self.compressed = true;
         Ok(())
     }
 
     /// Writes Photometric Interpretation and Planar Configuration anew, the later of the two first.
     fn amend(&mut self, photometric: Option<&'static str>, interleaved: bool) {
-        let Some(scope) = self.scopes.last() else { return };
+        let Some(scope) = self.scopes.last_mut() else { return };
+        scope.image.settle(photometric, interleaved);
         let (old_planar, old_photometric) = (scope.planar.clone(), scope.photometric.clone());
         let planar_at = scope.after_planar.unwrap_or(self.out.len());
         if interleaved {
@@ -307,7 +359,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn header(&mut self, tag: Tag, vr: VR, length: u32) {
-        if !self.explicit {
+        if self.form == Form::Implicit {
             return self.plain(tag, length);
         }
         self.tag(tag);
