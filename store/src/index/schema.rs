@@ -15,10 +15,12 @@ type Step = (i64, &'static str, &'static str);
 const SQLITE: &[Step] = &[
     (1, "index", include_str!("../../migrations/sqlite/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/sqlite/0002_mark.sql")),
+    (5, "proof", include_str!("../../migrations/sqlite/0005_proof.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
     (2, "mark", include_str!("../../migrations/postgres/0002_mark.sql")),
+    (5, "proof", include_str!("../../migrations/postgres/0005_proof.sql")),
 ];
 
 const TABLE: &str = "_sqlx_migrations";

@@ -51,6 +51,10 @@ pub enum EventKind {
     PriorityRaised,
     /// More came after all had been sent.
     Reopened,
+    /// The partner proved that it holds all of it.
+    Confirmed,
+    /// The partner does not have what it had accepted.
+    NotStored,
 }
 
 words!(EventKind {
@@ -66,6 +70,8 @@ words!(EventKind {
     Resumed = "resumed",
     PriorityRaised = "priority-raised",
     Reopened = "reopened",
+    Confirmed = "confirmed",
+    NotStored = "not-stored",
 });
 
 /// Adds a line.
