@@ -24,6 +24,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         certificates_until: None,
         associations: 2,
         may: [Permission::Receive].into(),
+        proof: crate::config::ProofMeans::Auto,
         phone: None,
     }
 }

@@ -151,6 +151,7 @@ pub(super) struct DeliverySection {
     pub(super) association_idle: Text,
     pub(super) connect_timeout: Text,
     pub(super) response_timeout: Text,
+    pub(super) report_for: Text,
 }
 
 /// `[log]`
@@ -184,6 +185,7 @@ pub(super) struct PartnerSection {
     pub(super) certificate: Text,
     pub(super) associations: Number,
     pub(super) may: Texts,
+    pub(super) proof: Text,
     pub(super) phone: Text,
 }
 

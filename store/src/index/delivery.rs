@@ -173,11 +173,12 @@ impl Delivery {
             (Sending { attempt }, Event::Release) => Queued { attempts: attempt.saturating_sub(1) },
             (Sending { .. }, Event::Accept(receipt)) => Delivered(receipt),
             (Sending { attempt }, Event::Defer { until, why }) => Deferred { attempt, until, why },
-            (Sending { .. }, Event::Reject { why }) => Failed { why },
+            (Sending { .. }, Event::Reject { why }) | (Delivered(_), Event::LostAgain { why }) => {
+                Failed { why }
+            }
             (Sending { attempt }, Event::Died) => Queued { attempts: attempt },
-            (Delivered(_), Event::Lost) => Queued { attempts: 0 },
-            (Delivered(_), Event::LostAgain { why }) => Failed { why },
-            (Deferred { .. } | Failed { .. } | Cancelled, Event::Requeue) => Queued { attempts: 0 },
+            (Deferred { .. } | Failed { .. } | Cancelled, Event::Requeue)
+            | (Delivered(_), Event::Lost) => Queued { attempts: 0 },
             (Queued { .. } | Deferred { .. } | Failed { .. }, Event::Cancel) => Cancelled,
             (from, event) => return Err(IllegalStep { from: from.name(), event: event.name() }),
         })

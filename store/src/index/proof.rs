@@ -248,6 +248,16 @@ pub(super) async fn reported(
             *count += deliveries.len() as u64;
         }
     }
+    if let Some((_, reason)) = unsaid {
+        let mut query = db.query("UPDATE transfer SET unproven_why = ");
+        query.push_bind(format!("it does not commit to keep all of the images ({reason:04X}H)"));
+        query.push(
+            " WHERE confirmed_at IS NULL AND id IN (SELECT d.transfer FROM commitment_delivery c \
+             JOIN delivery d ON d.id = c.delivery WHERE c.commitment = ",
+        );
+        query.push_bind(id).push(")");
+        query.execute(&mut *db).await?;
+    }
     let held: Vec<_> =
         report.held.iter().filter_map(|instance| asked.remove(instance)).flatten().collect();
     let mut done: Vec<_> = held.iter().chain(&lost).map(|delivery| delivery.0).collect();

@@ -122,6 +122,8 @@ fn happened(event: &Event) -> String {
         EventKind::Resumed => "resumed",
         EventKind::PriorityRaised => "made more urgent",
         EventKind::Reopened => "more images came",
+        EventKind::Confirmed => "the partner confirmed that it holds all images",
+        EventKind::NotStored => "the partner does not have what it accepted; sent again",
     };
     let by = event.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
     let detail = event.detail.as_ref().filter(|detail| !detail.is_empty());

@@ -6,7 +6,7 @@ use gantry_store::dicom::AeTitle;
 use rustls::RootCertStore;
 use serde_spanned::Spanned;
 
-use super::super::{Fingerprint, Partner, PartnerTls, Permission, Source};
+use super::super::{Fingerprint, Partner, PartnerTls, Permission, ProofMeans, Source};
 use super::{Bad, Check, Section, Text, Texts, Written, file, words};
 
 /// What must not occur twice, with who has it.
@@ -147,6 +147,14 @@ impl Check {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
         };
+        let means = [
+            ("auto", Some(ProofMeans::Auto)),
+            ("storage-commitment", Some(ProofMeans::StorageCommitment)),
+            ("query", Some(ProofMeans::Query)),
+            ("none", Some(ProofMeans::None)),
+        ];
+        let proof =
+            self.text(section, &body.proof, |text| words::one_of("a means of proof", text, &means));
         let phone = self.text(section, &body.phone, words::line);
         let name = name?;
         Some(Partner {
@@ -159,6 +167,7 @@ impl Check {
             certificates_until,
             associations: associations.unwrap_or(Partner::ASSOCIATIONS),
             may,
+            proof: proof.unwrap_or_default(),
             phone,
         })
     }

@@ -258,7 +258,10 @@ fn clocks(transfer: &TransferSummary, events: &[TransferEvent], reader: &Reader)
             label: "All images accepted",
             at: of(EventKind::AllSent).filter(|_| transfer.cancelled.is_none()),
         },
-        Clock { label: "Confirmed as stored", at: None },
+        Clock {
+            label: "Confirmed as stored",
+            at: transfer.confirmed_at.map(|at| reader.moment(at)),
+        },
     ]
 }
 
@@ -329,6 +332,16 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
         EventKind::Reopened => {
             ("More images arrived after all had been sent".to_owned(), None, None)
         }
+        EventKind::Confirmed => {
+            (format!("{partner} confirmed that it holds all images"), None, reason())
+        }
+        EventKind::NotStored => (
+            format!(
+                "{partner} had accepted some images that it does not have; they are sent again"
+            ),
+            None,
+            reason(),
+        ),
     };
     Entry { at: at.reader.moment(event.at), what, who: event.actor.clone(), note, technical }
 }
