@@ -440,7 +440,105 @@ impl<S: Stream> Storing<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use dicom_dictionary_std::{tags, uids};
+    use tokio::io::{DuplexStream, duplex};
+
     use super::*;
+
+    const MODEL: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
+
+    /// An association for queries, and the peer's end of it.
+    async fn for_queries() -> (Requestor<DuplexStream>, Wire<DuplexStream>) {
+        let (ours, theirs) = duplex(1 << 20);
+        let patience = Duration::from_secs(5);
+        let mut peer = Wire::new(theirs, 64 * 1024, patience);
+        let proposal = Proposal {
+            calling: "GANTRY".parse().unwrap(),
+            called: "PACS".parse().unwrap(),
+            contexts: vec![(
+                MODEL.parse().unwrap(),
+                vec![TransferSyntax::implicit_vr_little_endian()],
+            )],
+            provides: None,
+            max_pdu: 64 * 1024,
+            patience,
+        };
+        let accept = async {
+            let Event::Pdu(Pdu::AssociationRQ(request)) = peer.next().await.unwrap() else {
+                panic!("not an association request");
+            };
+            let accepted = request.presentation_contexts.iter().map(|context| {
+                dicom_ul::pdu::PresentationContextResult {
+                    id: context.id,
+                    reason: PresentationContextResultReason::Acceptance,
+                    transfer_syntax: context.transfer_syntaxes[0].clone(),
+                }
+            });
+            let accept = dicom_ul::pdu::AssociationAC {
+                protocol_version: 1,
+                calling_ae_title: request.calling_ae_title,
+                called_ae_title: request.called_ae_title,
+                application_context_name: super::super::APPLICATION_CONTEXT.to_owned(),
+                presentation_contexts: accepted.collect(),
+                user_variables: negotiation::user_information(64 * 1024),
+            };
+            peer.send(&Pdu::AssociationAC(accept)).await.unwrap();
+        };
+        let (association, ()) = tokio::join!(Requestor::associate(ours, &proposal), accept);
+        (association.unwrap(), peer)
+    }
+
+    /// Answers the query that comes with so many identifiers; says whether it was cancelled.
+    async fn answer_with(peer: &mut Wire<DuplexStream>, count: usize) -> bool {
+        let syntax = TransferSyntax::implicit_vr_little_endian();
+        let query = CFindRq { message_id: 1, sop_class: MODEL.parse().unwrap() };
+        for number in 0..count {
+            let one = DataSet::default().with(tags::SOP_INSTANCE_UID, &format!("2.25.{number}"));
+            peer.send_command(1, &query.response(Status::PENDING)).await.unwrap();
+            peer.send_data(1, &one.encode(&syntax), true).await.unwrap();
+        }
+        peer.send_command(1, &query.response(Status::SUCCESS)).await.unwrap();
+        let mut cancelled = false;
+        while peer.arrived(Duration::from_millis(50)).await.unwrap_or(false) {
+            if let Ok(Event::Data(value)) = peer.next().await {
+                cancelled |= value.command
+                    && Request::parse(&value.fragment).is_ok_and(|said| said == Request::Cancel);
+            }
+        }
+        cancelled
+    }
+
+    #[tokio::test]
+    async fn a_query_takes_what_was_asked_for_and_cancels_what_is_more() {
+        for (count, most) in [(3, 3), (4, 3), (200, 3)] {
+            let (mut association, mut peer) = for_queries().await;
+            let identifier = DataSet::default().with(tags::QUERY_RETRIEVE_LEVEL, "IMAGE");
+            let model = MODEL.parse().unwrap();
+
+            let (found, cancelled) = tokio::join!(
+                association.find(1, &model, &identifier, most),
+                answer_with(&mut peer, count)
+            );
+
+            match found.unwrap() {
+                Found::All(found) => assert_eq!((found.len(), cancelled), (count, false)),
+                other => assert_eq!((other, cancelled, count > most), (Found::TooMany, true, true)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_identifier_that_is_longer_than_any_ends_the_association() {
+        let (mut association, mut peer) = for_queries().await;
+        let query = CFindRq { message_id: 1, sop_class: MODEL.parse().unwrap() };
+        peer.send_command(1, &query.response(Status::PENDING)).await.unwrap();
+        peer.send_data(1, &vec![0; MAX_IDENTIFIER + 2], true).await.unwrap();
+
+        let identifier = DataSet::default();
+        let refused = association.find(1, &query.sop_class, &identifier, 10).await.unwrap_err();
+
+        assert!(matches!(refused, RequestError::Wire(WireError::Malformed(_))), "{refused}");
+    }
 
     #[test]
     fn a_rejection_is_said_in_the_standards_words() {
