@@ -9,7 +9,7 @@
 )]
 
 use gantry_store::facts::{Digest, ObjectId, Priority, Purpose};
-use gantry_store::index::{EventKind, FailureKind, TransferId, TransferState};
+use gantry_store::index::{EventKind, FailureKind, ProvenBy, TransferId, TransferState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,11 @@ pub(crate) struct Transfer {
     pub(crate) last_received_at: Timestamp,
     pub(crate) first_sent_at: Option<Timestamp>,
     pub(crate) last_sent_at: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) confirmed: u64,
+    pub(crate) confirmed_at: Option<Timestamp>,
+    pub(crate) proven_by: Option<ProvenBy>,
+    pub(crate) unproven_why: Option<String>,
     pub(crate) next_try: Option<Timestamp>,
     pub(crate) next_attempt: Option<u32>,
     pub(crate) problem: Option<Failed>,

@@ -365,6 +365,8 @@ pub struct Delivery {
     pub connect_timeout: Duration,
     /// How long a partner may take to answer a DIMSE message.
     pub response_timeout: Duration,
+    /// For how long a sender is called that asked for storage commitment, until it takes the report.
+    pub report_for: Duration,
 }
 
 impl Default for Delivery {
@@ -377,6 +379,7 @@ impl Default for Delivery {
             association_idle: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_mins(2),
+            report_for: Duration::from_hours(72),
         }
     }
 }
@@ -445,6 +448,8 @@ pub struct Partner {
     pub compress: Compress,
     /// What may happen between it and this node.
     pub may: BTreeSet<Permission>,
+    /// How it is asked whether it holds what it accepted.
+    pub proof: ProofMeans,
     /// Whom to phone there when images do not arrive.
     pub phone: Option<String>,
 }
@@ -457,6 +462,20 @@ impl Partner {
     pub fn may(&self, permission: Permission) -> bool {
         self.may.contains(&permission)
     }
+}
+
+/// `proof` of a partner: by what it may be asked whether it holds what it accepted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ProofMeans {
+    /// By what it offers: storage commitment, else a query.
+    #[default]
+    Auto,
+    /// By storage commitment alone.
+    StorageCommitment,
+    /// By queries alone.
+    Query,
+    /// It is not asked.
+    None,
 }
 
 /// `tls` of a partner.

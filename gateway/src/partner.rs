@@ -1,8 +1,10 @@
-//! One remote node: how it is reached, what it takes, and sending to it.
+//! One remote node: how it is reached, what it takes, sending to it, and proof that it holds what it took.
 
 pub mod capabilities;
 pub mod connect;
 pub mod link;
+pub mod proof;
+pub mod reporter;
 pub mod store_scu;
 pub mod transcode;
 

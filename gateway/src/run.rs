@@ -26,12 +26,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::association::acceptor;
 use crate::association::listener::{Bound, ListenerError};
+use crate::association::services::storage_commitment::Commitments;
 use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, team, worker};
 use crate::partner::capabilities::Capabilities;
 use crate::partner::link::Encoder;
+use crate::partner::proof::Prover;
+use crate::partner::reporter::Reporter;
 use crate::reindex;
 use crate::scrub::{self, Pace, Scrub};
 use crate::telemetry::chain;
@@ -286,6 +289,14 @@ impl Node {
             }
         }
 
+        let commitments = Arc::new(Commitments {
+            index: index.clone(),
+            spool: spool.clone(),
+            durability,
+            wake: wake.clone(),
+        });
+        prove(&config, &commitments, &metrics, (&recovered, &receiving), &sending);
+
         let drain = Drain {
             spool,
             index,
@@ -299,7 +310,13 @@ impl Node {
         recording.spawn(drain.run(arrivals, draining.clone()));
 
         let associations = TaskTracker::new();
-        let node = Arc::new(acceptor::Shared { config, intake, metrics, stop: receiving.clone() });
+        let node = Arc::new(acceptor::Shared {
+            config,
+            intake,
+            commitments,
+            metrics,
+            stop: receiving.clone(),
+        });
         for bound in bound {
             associations.spawn(bound.run(node.clone(), associations.clone()));
         }
@@ -432,6 +449,27 @@ fn scrub_of(store: &Store, state: &WebState, stop: CancellationToken) -> Scrub {
         metrics: state.metrics.clone(),
         stop,
     }
+}
+
+/// Asks partners for proof, and gives it to senders, once the index can be used.
+fn prove(
+    config: &Arc<Config>,
+    commitments: &Arc<Commitments>,
+    metrics: &Arc<Metrics>,
+    (recovered, stop): (&CancellationToken, &CancellationToken),
+    tasks: &TaskTracker,
+) {
+    let (config, commitments) = (config.clone(), commitments.clone());
+    let prover =
+        Prover { config: config.clone(), commitments: commitments.clone(), stop: stop.clone() };
+    let reporter = Reporter { config, commitments, metrics: metrics.clone(), stop: stop.clone() };
+    let (recovered, stop) = (recovered.clone(), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = recovered.cancelled() => drop(tokio::join!(prover.run(), reporter.run())),
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// Binds the web listener, and writes what it is called into the configuration: the port may be the kernel's choice.

@@ -25,6 +25,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         associations: 2,
         compress: Compress::default(),
         may: [Permission::Receive].into(),
+        proof: crate::config::ProofMeans::Auto,
         phone: None,
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of associations, of routes beyond their names, or of who may see what.
 
+mod commitment;
 mod db;
 mod delivery;
 mod instance;
@@ -15,6 +16,7 @@ mod mark;
 mod outbox;
 mod patient;
 mod postgres;
+mod proof;
 mod record;
 mod retention;
 #[cfg(test)]
@@ -27,7 +29,7 @@ mod transfer;
 mod turn;
 mod words;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
@@ -45,17 +47,19 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::delivered::Proof;
-use crate::dicom::{SopInstanceUid, StudyInstanceUid};
+use crate::dicom::{SopInstanceUid, StudyInstanceUid, Uid};
 use crate::facts::{Digest, ObjectId, Priority};
 
 use db::{Db, Durability, Row};
 use mark::Mark;
 use postgres::Server;
 
+pub use commitment::{CommitmentRequest, Held, Owed, Reference, Verdict};
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 pub use instance::{InstanceRow, Totals};
-pub use outbox::{Claim, Settled};
+pub use outbox::{Claim, Lost, Settled};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
+pub use proof::{ProofWanted, ProvenBy, Report, Reported, Unproven};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
 pub use series::SeriesDetail;
@@ -869,6 +873,129 @@ impl Index {
     /// Who decided that an object goes, and when; `None` if nobody did.
     pub async fn removal_of(&self, object: ObjectId) -> Result<Option<Decision>, IndexError> {
         reading!(self, "look for a removal", |db| retention::removal_of(&mut db, object))
+    }
+
+    /// The partners that are to be asked now whether they hold what they accepted.
+    pub async fn partners_to_prove(&self, now: Timestamp) -> Result<Vec<String>, IndexError> {
+        reading!(self, "list partners to ask for proof", |db| proof::partners(&mut db, now))
+    }
+
+    /// The next transfer that a partner is to be asked about, with what of it is not proven. `again` says, by priority and
+    /// by how often it was asked, when to ask again if nothing comes of it: a crash in the middle costs that wait.
+    pub async fn take_proof(
+        &self,
+        partner: &str,
+        now: Timestamp,
+        again: impl Fn(Priority, u32) -> Timestamp,
+    ) -> Result<Option<ProofWanted>, IndexError> {
+        writing!(self, "look for what is to be proven", Durability::Unsynced, |db| proof::take(
+            &mut db, partner, now, &again
+        ))
+    }
+
+    /// Notes that a partner is about to be asked to commit to these, under a Transaction UID. On the disk when it returns.
+    pub async fn open_commitment(
+        &self,
+        transaction: &Uid,
+        partner: &str,
+        deliveries: &[DeliveryId],
+        now: Timestamp,
+    ) -> Result<(), IndexError> {
+        writing!(self, "note a request for commitment", |db| proof::open(
+            &mut db,
+            transaction,
+            partner,
+            deliveries,
+            now
+        ))
+    }
+
+    /// Takes a partner's report: believed for what that partner was asked under that Transaction UID, and for nothing else.
+    /// `None` where it was not asked.
+    pub async fn commitment_reported(
+        &self,
+        partner: &str,
+        report: &Report,
+        now: Timestamp,
+    ) -> Result<Option<Reported>, IndexError> {
+        writing!(self, "take a report of commitment", |db| proof::reported(
+            &mut db, partner, report, now
+        ))
+    }
+
+    /// Notes that a partner is proven to hold these. Says how many that is news for.
+    pub async fn confirm(
+        &self,
+        deliveries: &[DeliveryId],
+        by: ProvenBy,
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        writing!(self, "confirm deliveries", |db| proof::confirm(&mut db, deliveries, by, now))
+    }
+
+    /// Has these, which their partner accepted and does not have, sent again, or sets them aside when that was of no use
+    /// before. `why` names what the partner said.
+    pub async fn lose(
+        &self,
+        deliveries: &[DeliveryId],
+        why: &str,
+        now: Timestamp,
+    ) -> Result<Lost, IndexError> {
+        writing!(self, "send again what was lost", |db| outbox::lose(&mut db, deliveries, why, now))
+    }
+
+    /// Notes why a transfer is not proven; `for_good` that the partner is not asked again until more is sent.
+    pub async fn not_proven(
+        &self,
+        id: TransferId,
+        why: &str,
+        for_good: bool,
+    ) -> Result<(), IndexError> {
+        writing!(self, "note that a transfer is not proven", Durability::Unsynced, |db| {
+            proof::not_proven(&mut db, id, why, for_good)
+        })
+    }
+
+    /// Takes a sender's request to commit; on the disk when it returns. `None` if the sender has used that Transaction UID.
+    pub async fn take_commitment(
+        &self,
+        request: &CommitmentRequest,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Owed>, IndexError> {
+        writing!(self, "take a request to commit", |db| commitment::take(
+            &mut db, request, due, now
+        ))
+    }
+
+    /// What is here of these.
+    pub async fn held(
+        &self,
+        instances: &[SopInstanceUid],
+    ) -> Result<HashMap<SopInstanceUid, Vec<Held>>, IndexError> {
+        reading!(self, "look up instances to commit to", |db| commitment::held(&mut db, instances))
+    }
+
+    /// Writes what is reported of a request, once: a second verdict changes nothing.
+    pub async fn judge_commitment(&self, id: i64, verdict: &Verdict) -> Result<(), IndexError> {
+        writing!(self, "write what is committed to", |db| commitment::judge(&mut db, id, verdict))
+    }
+
+    /// The reports that are due, the longest due first.
+    pub async fn reports_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Owed>, IndexError> {
+        reading!(self, "list reports of commitment", |db| commitment::due(&mut db, now, limit))
+    }
+
+    /// Notes that a report did not get through, and when it is tried again.
+    pub async fn report_later(&self, id: i64, due: Timestamp) -> Result<(), IndexError> {
+        writing!(self, "put off a report of commitment", Durability::Unsynced, |db| {
+            commitment::later(&mut db, id, due)
+        })
+    }
+
+    /// Notes that a report was taken, or given up.
+    pub async fn report_ended(&self, id: i64) -> Result<(), IndexError> {
+        writing!(self, "end a report of commitment", |db| commitment::end(&mut db, id))
     }
 
     /// How much is here.

@@ -286,6 +286,18 @@ impl Spool {
         self.folder.join(format!("{object}.sealed"))
     }
 
+    /// Makes an entry durable that was committed without: when it returns the entry survives a power cut. False where there
+    /// is no such entry.
+    pub fn make_durable(&self, object: ObjectId) -> Result<bool, SpoolError> {
+        match File::open(self.path(object)) {
+            Ok(file) => file.sync_data().map_err(failed("sync a file"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("open a file")(error)),
+        }
+        self.names.sync()?;
+        Ok(true)
+    }
+
     /// Removes an entry that is kept elsewhere by now. One that is already gone is no error.
     pub fn remove(&self, object: ObjectId) -> Result<(), SpoolError> {
         let path = self.path(object);

@@ -152,6 +152,16 @@ impl Setup {
         self.party(&format!("[[source]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\n"))
     }
 
+    /// With a source that can be called.
+    pub fn source_at(self, name: &str, ae_title: &str, port: u16) -> Self {
+        self.source(name, ae_title).party(&format!("address = \"127.0.0.1:{port}\"\n"))
+    }
+
+    /// With these lines for the partner or source that was named last.
+    pub fn and(self, lines: &str) -> Self {
+        self.party(&format!("{lines}\n"))
+    }
+
     /// With a source that is known by its certificate.
     pub fn source_with_certificate(self, name: &str, ae_title: &str, identity: &Identity) -> Self {
         let pin = identity.certificate.display();

@@ -122,6 +122,34 @@ impl Orthanc {
         }
     }
 
+    /// Makes a node known to it, under what it may do.
+    pub async fn knows(&self, node: SocketAddr, commitment: bool, find: bool) {
+        let body = json!({
+            "AET": "GANTRY", "Host": node.ip().to_string(), "Port": node.port(),
+            "AllowEcho": true, "AllowStore": true, "AllowFind": find, "AllowMove": false,
+            "AllowGet": false, "AllowStorageCommitment": commitment, "AllowTranscoding": false,
+        });
+        let ask = Ask::with_method(hyper::Method::PUT, "/modalities/gantry");
+        let answer = self.ask(ask.body("application/json", body.to_string().as_bytes())).await;
+        assert_eq!(answer.status, 200, "Orthanc takes a modality");
+    }
+
+    /// Asks the node that it knows to commit to instances (class, instance). Returns the transaction.
+    pub async fn asks_to_commit(&self, instances: &[(String, String)]) -> String {
+        let pair = |(class, instance): &(String, String)| json!({ "SOPClassUID": class, "SOPInstanceUID": instance });
+        let body = json!({ "DicomInstances": instances.iter().map(pair).collect::<Vec<_>>() });
+        let ask = Ask::post("/modalities/gantry/storage-commitment")
+            .body("application/json", body.to_string().as_bytes());
+        let answer = self.ask(ask).await;
+        assert_eq!(answer.status, 200, "the node takes the request: {:?}", answer.body);
+        answer.json()["ID"].as_str().expect("Orthanc names the transaction").to_owned()
+    }
+
+    /// What it was told of a transaction.
+    pub async fn was_told(&self, transaction: &str) -> Value {
+        self.ask(Ask::get(&format!("/storage-commitment/{transaction}"))).await.json()
+    }
+
     /// Its folder, which lives as long as it does.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

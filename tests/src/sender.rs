@@ -86,6 +86,7 @@ impl Sender {
             calling: calling.parse().expect("an AE title"),
             called: called.parse().expect("an AE title"),
             contexts,
+            provides: None,
             max_pdu: 128 * 1024,
             patience: Duration::from_secs(30),
         };

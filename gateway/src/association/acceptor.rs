@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use dicom_ul::pdu::{AssociationAC, AssociationRQ, Pdu};
+use dicom_ul::pdu::{AssociationAC, AssociationRQ, Pdu, RequestorRoles};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{self, Rejection, Sender};
-use super::dimse::{self, MAX_COMMAND, Request};
+use super::dimse::{self, MAX_COMMAND, NActionRq, NEventReportRq, Request};
 use super::negotiation::{self, Contexts};
-use super::services::{storage, verification};
+use super::services::storage_commitment::{Commitments, Reports};
+use super::services::{storage, storage_commitment, verification};
 use super::status::Status;
 use super::wire::{Event, Stream, Wire, WireError};
 use crate::config::{Config, Fingerprint};
@@ -29,6 +30,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// Where instances go.
     pub intake: Arc<Intake>,
+    /// Who commits to what.
+    pub commitments: Arc<Commitments>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Said when the node stops.
@@ -61,6 +64,10 @@ pub struct Session {
     pub listener: String,
     /// Who asked for it.
     pub sender: Sender,
+    /// Its part in storage commitment.
+    pub roles: RequestorRoles,
+    /// What it is owed a report of.
+    pub(super) reports: Reports,
     receiver: Option<Receiver>,
     instances: u64,
 }
@@ -83,13 +90,15 @@ pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
     let mut wire = Wire::new(stream, limits.max_pdu, limits.handshake_timeout);
     let (number, peer) = (arrival.number, arrival.peer);
     match negotiate(&mut wire, &arrival, &node).await {
-        Ok(Ok((sender, contexts))) => {
+        Ok(Ok((sender, contexts, roles))) => {
             tracing::debug!(association = number, %peer, sender = sender.name, calling = %sender.calling, called = %sender.called, "association accepted");
             let mut session = Session {
                 node,
                 number,
                 listener: arrival.listener,
                 sender,
+                roles,
+                reports: Reports::default(),
                 receiver: None,
                 instances: 0,
             };
@@ -149,7 +158,7 @@ async fn negotiate<S: Stream>(
     wire: &mut Wire<S>,
     arrival: &Arrival,
     node: &Shared,
-) -> Result<Result<(Sender, Contexts), Rejection>, WireError> {
+) -> Result<Result<(Sender, Contexts, RequestorRoles), Rejection>, WireError> {
     let request = match wire.next().await? {
         Event::Pdu(Pdu::AssociationRQ(request)) => request,
         Event::Pdu(_) => return Err(WireError::Unexpected("a PDU before the association request")),
@@ -161,16 +170,22 @@ async fn negotiate<S: Stream>(
     };
     let (presentation_contexts, contexts) = negotiation::answer(&request.presentation_contexts);
     wire.peer_accepts(negotiation::announced_max_pdu(&request.user_variables));
+    let (roles, proposed) =
+        negotiation::roles_in(&request.user_variables, storage_commitment::SOP_CLASS);
+    let mut user_variables = negotiation::user_information(node.config.limits.max_pdu);
+    if proposed {
+        user_variables.push(negotiation::roles_item(storage_commitment::SOP_CLASS, roles));
+    }
     wire.send(&Pdu::AssociationAC(AssociationAC {
         protocol_version: 1,
         calling_ae_title: request.calling_ae_title,
         called_ae_title: request.called_ae_title,
         application_context_name: super::APPLICATION_CONTEXT.to_owned(),
         presentation_contexts,
-        user_variables: negotiation::user_information(node.config.limits.max_pdu),
+        user_variables,
     }))
     .await?;
-    Ok(Ok((sender, contexts)))
+    Ok(Ok((sender, contexts, roles)))
 }
 
 fn judge(request: &AssociationRQ, arrival: &Arrival, node: &Shared) -> Result<Sender, Rejection> {
@@ -200,6 +215,7 @@ async fn converse<S: Stream>(
 ) -> Result<(), WireError> {
     let stop = session.node.stop.clone();
     loop {
+        storage_commitment::report_in_a_lull(session, wire).await?;
         let (context, command) = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(WireError::Stopping),
@@ -215,13 +231,22 @@ async fn converse<S: Stream>(
             tracing::warn!(association = session.number, error = %chain(&error), "command refused");
             WireError::Malformed("command set")
         })?;
-        let verification =
-            negotiated.abstract_syntax.as_str() == dicom_dictionary_std::uids::VERIFICATION;
+        let service = negotiated.abstract_syntax.as_str();
+        let verification = service == dicom_dictionary_std::uids::VERIFICATION;
+        let commitment = service == storage_commitment::SOP_CLASS;
+        let operation = if matches!(request, Request::Action(_)) { 0x0130 } else { 0x0100 };
         match request {
             Request::Echo(request) if verification => {
                 verification::serve(wire, context, &request).await?;
             }
-            Request::Store(request) if !verification => {
+            Request::Action(request) if commitment => {
+                storage_commitment::asked(session, wire, context, negotiated, &request).await?;
+            }
+            Request::EventReport(request) if commitment => {
+                storage_commitment::told(session, wire, context, negotiated, &request).await?;
+            }
+            Request::Answered(response) => storage_commitment::answered(session, &response).await,
+            Request::Store(request) if !verification && !commitment => {
                 storage::serve(session, wire, context, negotiated, request).await?;
             }
             Request::Store(request) => {
@@ -238,6 +263,14 @@ async fn converse<S: Stream>(
                 .await?;
             }
             Request::Cancel => {}
+            // On a context of another service.
+            Request::Action(NActionRq { message_id, .. })
+            | Request::EventReport(NEventReportRq { message_id, .. }) => {
+                storage::discard(wire, context).await?;
+                let status = Status::UNRECOGNISED_OPERATION;
+                let answer = dimse::refusal(operation, message_id, status, status.words());
+                wire.send_command(context, &answer).await?;
+            }
             Request::Echo(request) => {
                 let status = Status::UNRECOGNISED_OPERATION;
                 wire.send_command(

@@ -16,6 +16,7 @@ use super::status::Status;
 pub const MAX_COMMAND: usize = 64 * 1024;
 
 const AFFECTED_SOP_CLASS: u16 = 0x0002;
+const REQUESTED_SOP_CLASS: u16 = 0x0003;
 const COMMAND_FIELD: u16 = 0x0100;
 const MESSAGE_ID: u16 = 0x0110;
 const MESSAGE_ID_RESPONDED_TO: u16 = 0x0120;
@@ -24,15 +25,24 @@ const DATA_SET_TYPE: u16 = 0x0800;
 const STATUS: u16 = 0x0900;
 const ERROR_COMMENT: u16 = 0x0902;
 const AFFECTED_SOP_INSTANCE: u16 = 0x1000;
+const REQUESTED_SOP_INSTANCE: u16 = 0x1001;
+const EVENT_TYPE: u16 = 0x1002;
+const ACTION_TYPE: u16 = 0x1008;
 
 const NO_DATA_SET: u16 = 0x0101;
 const DATA_SET_FOLLOWS: u16 = 0x0001;
 
 const C_STORE_RQ: u16 = 0x0001;
 const C_STORE_RSP: u16 = 0x8001;
+const C_FIND_RQ: u16 = 0x0020;
+const C_FIND_RSP: u16 = 0x8020;
 const C_ECHO_RQ: u16 = 0x0030;
 const C_ECHO_RSP: u16 = 0x8030;
 const C_CANCEL_RQ: u16 = 0x0FFF;
+const N_EVENT_REPORT_RQ: u16 = 0x0100;
+const N_EVENT_REPORT_RSP: u16 = 0x8100;
+const N_ACTION_RQ: u16 = 0x0130;
+const N_ACTION_RSP: u16 = 0x8130;
 
 /// Why a command set is not a message.
 #[derive(Debug, Error)]
@@ -144,7 +154,49 @@ pub struct CStoreRq {
     pub priority: u16,
 }
 
-/// A request that a peer made.
+/// Asks the peer what it has (PS3.7 9.3.2); an identifier follows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CFindRq {
+    /// Numbers the request within its association.
+    pub message_id: u16,
+    /// The information model.
+    pub sop_class: SopClassUid,
+}
+
+/// Asks the peer to end an operation early (PS3.7 9.3.2.3). There is no answer to it but that of the operation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CCancelRq {
+    /// The request that is to end.
+    pub message_id: u16,
+}
+
+/// Asks the peer to do something with a managed instance (PS3.7 10.3.5); its information follows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NActionRq {
+    /// Numbers the request within its association.
+    pub message_id: u16,
+    /// Requested SOP Class UID.
+    pub sop_class: SopClassUid,
+    /// Requested SOP Instance UID.
+    pub sop_instance: SopInstanceUid,
+    /// What is to be done.
+    pub action_type: u16,
+}
+
+/// Tells the peer what happened to a managed instance (PS3.7 10.3.1); its information follows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NEventReportRq {
+    /// Numbers the request within its association.
+    pub message_id: u16,
+    /// Affected SOP Class UID.
+    pub sop_class: SopClassUid,
+    /// Affected SOP Instance UID.
+    pub sop_instance: SopInstanceUid,
+    /// What happened.
+    pub event_type: u16,
+}
+
+/// A request that a peer made, or its answer to one of ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
     /// C-ECHO.
@@ -153,6 +205,12 @@ pub enum Request {
     Store(CStoreRq),
     /// C-CANCEL; nothing that is served here can be cancelled.
     Cancel,
+    /// N-ACTION.
+    Action(NActionRq),
+    /// N-EVENT-REPORT.
+    EventReport(NEventReportRq),
+    /// The answer to an N-EVENT-REPORT of ours.
+    Answered(Response),
     /// A C-STORE that names no instance, or one by something that is not a UID.
     BadStore {
         /// The request's number.
@@ -179,6 +237,9 @@ impl Request {
         if command == C_CANCEL_RQ {
             return Ok(Self::Cancel);
         }
+        if command == N_EVENT_REPORT_RSP {
+            return Response::read(&set).map(Self::Answered);
+        }
         let message_id = set.number(MESSAGE_ID)?;
         let has_data_set = set.number(DATA_SET_TYPE)? != NO_DATA_SET;
         Ok(match command {
@@ -197,8 +258,104 @@ impl Request {
                     }
                 }
             }
+            N_ACTION_RQ if has_data_set => Self::Action(NActionRq {
+                message_id,
+                sop_class: set.uid(REQUESTED_SOP_CLASS)?,
+                sop_instance: set.uid(REQUESTED_SOP_INSTANCE)?,
+                action_type: set.number(ACTION_TYPE)?,
+            }),
+            N_EVENT_REPORT_RQ if has_data_set => Self::EventReport(NEventReportRq {
+                message_id,
+                sop_class: set.uid(AFFECTED_SOP_CLASS)?,
+                sop_instance: set.uid(AFFECTED_SOP_INSTANCE)?,
+                event_type: set.number(EVENT_TYPE)?,
+            }),
             _ => Self::Other { command, message_id, has_data_set },
         })
+    }
+}
+
+impl CFindRq {
+    /// As a command set.
+    pub fn encode(&self) -> Vec<u8> {
+        CommandSet::default()
+            .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_number(COMMAND_FIELD, C_FIND_RQ)
+            .with_number(MESSAGE_ID, self.message_id)
+            .with_number(PRIORITY, 0)
+            .with_number(DATA_SET_TYPE, DATA_SET_FOLLOWS)
+            .encode()
+    }
+}
+
+impl CFindRq {
+    /// An answer to it, as a command set: pending with an identifier behind it, or the last.
+    pub fn response(&self, status: Status) -> Vec<u8> {
+        let follows = if status == Status::PENDING { DATA_SET_FOLLOWS } else { NO_DATA_SET };
+        CommandSet::default()
+            .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_number(COMMAND_FIELD, C_FIND_RSP)
+            .with_number(MESSAGE_ID_RESPONDED_TO, self.message_id)
+            .with_number(DATA_SET_TYPE, follows)
+            .with_number(STATUS, status.0)
+            .encode()
+    }
+}
+
+impl CCancelRq {
+    /// As a command set.
+    pub fn encode(&self) -> Vec<u8> {
+        CommandSet::default()
+            .with_number(COMMAND_FIELD, C_CANCEL_RQ)
+            .with_number(MESSAGE_ID_RESPONDED_TO, self.message_id)
+            .with_number(DATA_SET_TYPE, NO_DATA_SET)
+            .encode()
+    }
+}
+
+impl NActionRq {
+    /// As a command set.
+    pub fn encode(&self) -> Vec<u8> {
+        CommandSet::default()
+            .with_text(REQUESTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_number(COMMAND_FIELD, N_ACTION_RQ)
+            .with_number(MESSAGE_ID, self.message_id)
+            .with_number(DATA_SET_TYPE, DATA_SET_FOLLOWS)
+            .with_text(REQUESTED_SOP_INSTANCE, self.sop_instance.as_str(), 0)
+            .with_number(ACTION_TYPE, self.action_type)
+            .encode()
+    }
+
+    /// The answer to it, as a command set.
+    pub fn response(&self, status: Status) -> Vec<u8> {
+        let set = CommandSet::default()
+            .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_text(AFFECTED_SOP_INSTANCE, self.sop_instance.as_str(), 0)
+            .with_number(ACTION_TYPE, self.action_type);
+        respond(set, N_ACTION_RSP, self.message_id, status, "")
+    }
+}
+
+impl NEventReportRq {
+    /// As a command set.
+    pub fn encode(&self) -> Vec<u8> {
+        CommandSet::default()
+            .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_number(COMMAND_FIELD, N_EVENT_REPORT_RQ)
+            .with_number(MESSAGE_ID, self.message_id)
+            .with_number(DATA_SET_TYPE, DATA_SET_FOLLOWS)
+            .with_text(AFFECTED_SOP_INSTANCE, self.sop_instance.as_str(), 0)
+            .with_number(EVENT_TYPE, self.event_type)
+            .encode()
+    }
+
+    /// The answer to it, as a command set.
+    pub fn response(&self, status: Status) -> Vec<u8> {
+        let set = CommandSet::default()
+            .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
+            .with_text(AFFECTED_SOP_INSTANCE, self.sop_instance.as_str(), 0)
+            .with_number(EVENT_TYPE, self.event_type);
+        respond(set, N_EVENT_REPORT_RSP, self.message_id, status, "")
     }
 }
 
@@ -284,16 +441,22 @@ pub struct Response {
     pub message_id: u16,
     /// How it went.
     pub status: Status,
+    /// Whether a data set follows: what a query found, for one.
+    pub has_data_set: bool,
 }
 
 impl Response {
-    /// Reads the response to a C-STORE or C-ECHO.
+    /// Reads the response to a request of ours.
     pub fn parse(bytes: &[u8]) -> Result<Self, CommandError> {
-        let set = CommandSet::parse(bytes)?;
+        Self::read(&CommandSet::parse(bytes)?)
+    }
+
+    fn read(set: &CommandSet) -> Result<Self, CommandError> {
         match set.number(COMMAND_FIELD)? {
-            C_STORE_RSP | C_ECHO_RSP => Ok(Self {
+            C_STORE_RSP | C_ECHO_RSP | C_FIND_RSP | N_ACTION_RSP | N_EVENT_REPORT_RSP => Ok(Self {
                 message_id: set.number(MESSAGE_ID_RESPONDED_TO)?,
                 status: Status(set.number(STATUS)?),
+                has_data_set: set.number(DATA_SET_TYPE).is_ok_and(|kind| kind != NO_DATA_SET),
             }),
             _ => Err(CommandError::Missing(STATUS)),
         }
@@ -322,15 +485,34 @@ mod tests {
             Request::parse(&CEchoRq { message_id: 1 }.encode()).unwrap(),
             Request::Echo(CEchoRq { message_id: 1 })
         );
-        let response = Response { message_id: 7, status: Status::OUT_OF_RESOURCES };
+        let response =
+            Response { message_id: 7, status: Status::OUT_OF_RESOURCES, has_data_set: false };
         assert_eq!(
             Response::parse(&store().response(response.status, "the spool is full")).unwrap(),
             response
         );
         assert_eq!(
             Response::parse(&CEchoRq { message_id: 9 }.response()).unwrap(),
-            Response { message_id: 9, status: Status::SUCCESS }
+            Response { message_id: 9, status: Status::SUCCESS, has_data_set: false }
         );
+        let (class, instance) = ("1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1");
+        let (sop_class, sop_instance) = (class.parse().unwrap(), instance.parse().unwrap());
+        let action = NActionRq { message_id: 3, sop_class, sop_instance, action_type: 1 };
+        assert_eq!(Request::parse(&action.encode()).unwrap(), Request::Action(action.clone()));
+        let answer = Response::parse(&action.response(Status(0x0110))).unwrap();
+        assert_eq!((answer.message_id, answer.status), (3, Status(0x0110)));
+        let NActionRq { message_id, sop_class, sop_instance, .. } = action;
+        let report = NEventReportRq { message_id, sop_class, sop_instance, event_type: 2 };
+        assert_eq!(Request::parse(&report.encode()).unwrap(), Request::EventReport(report.clone()));
+        assert_eq!(
+            Request::parse(&report.response(Status::SUCCESS)).unwrap(),
+            Request::Answered(Response {
+                message_id: 3,
+                status: Status::SUCCESS,
+                has_data_set: false
+            })
+        );
+        assert_eq!(Request::parse(&CCancelRq { message_id: 3 }.encode()).unwrap(), Request::Cancel);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use dicom_core::dictionary::{UidDictionary as _, UidType};
 use dicom_dictionary_std::{StandardSopClassDictionary, uids};
 use dicom_ul::pdu::{
     PresentationContextProposed, PresentationContextResult, PresentationContextResultReason,
-    UserVariableItem,
+    RequestorRoles, UserVariableItem,
 };
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 
@@ -50,6 +50,25 @@ pub fn is_storage(abstract_syntax: &str) -> bool {
     }
 }
 
+/// Which roles a requestor has in a service (PS3.7 D.3.3.4): what it proposed, as both are served here for the one service
+/// that is asked about; without a proposal it uses the service, and this node provides it.
+pub fn roles_in(items: &[UserVariableItem], sop_class: &str) -> (RequestorRoles, bool) {
+    let proposed = items.iter().find_map(|item| match item {
+        UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles)
+            if uid.trim_end_matches(['\0', ' ']) == sop_class =>
+        {
+            Some(*roles)
+        }
+        _ => None,
+    });
+    (proposed.unwrap_or(RequestorRoles { scu: true, scp: false }), proposed.is_some())
+}
+
+/// The item that proposes or answers roles.
+pub fn roles_item(sop_class: &str, roles: RequestorRoles) -> UserVariableItem {
+    UserVariableItem::ScuScpRoleSelectionSubItem(sop_class.to_owned(), roles)
+}
+
 /// The answer to each proposed context, and the accepted ones.
 ///
 /// Of the proposed encodings the first that can be kept is taken: it is the one that the sender would rather not convert.
@@ -88,7 +107,8 @@ fn choose(
 ) -> Result<PresentationContext, PresentationContextResultReason> {
     let abstract_syntax = context.abstract_syntax.trim_end_matches(['\0', ' ']);
     let verification = abstract_syntax == uids::VERIFICATION;
-    if !verification && !is_storage(abstract_syntax) {
+    let commitment = abstract_syntax == uids::STORAGE_COMMITMENT_PUSH_MODEL;
+    if !verification && !commitment && !is_storage(abstract_syntax) {
         return Err(PresentationContextResultReason::AbstractSyntaxNotSupported);
     }
     let sop_class = abstract_syntax
@@ -98,11 +118,16 @@ fn choose(
         .transfer_syntaxes
         .iter()
         .filter_map(|uid| uid.trim_end_matches(['\0', ' ']).parse::<TransferSyntax>().ok())
-        .find(
-            |syntax| {
-                if verification { syntax.is_native() } else { !NOT_KEPT.contains(&syntax.uid()) }
-            },
-        )
+        .find(|syntax| {
+            if commitment {
+                [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN]
+                    .contains(&syntax.uid())
+            } else if verification {
+                syntax.is_native()
+            } else {
+                !NOT_KEPT.contains(&syntax.uid())
+            }
+        })
         .map(|transfer_syntax| PresentationContext { abstract_syntax: sop_class, transfer_syntax })
         .ok_or(PresentationContextResultReason::TransferSyntaxesNotSupported)
 }
@@ -167,6 +192,19 @@ mod tests {
         ] {
             assert!(!is_storage(uid), "{uid}");
         }
+    }
+
+    #[test]
+    fn storage_commitment_is_served_in_the_role_that_was_proposed() {
+        let commitment = uids::STORAGE_COMMITMENT_PUSH_MODEL;
+        let syntaxes = ["1.2.840.10008.1.2.2", uids::EXPLICIT_VR_LITTLE_ENDIAN];
+        let (_, contexts) = answer(&[proposed(1, commitment, &syntaxes)]);
+        assert_eq!(contexts[&1].transfer_syntax.uid(), uids::EXPLICIT_VR_LITTLE_ENDIAN);
+
+        let scp = RequestorRoles { scu: false, scp: true };
+        let other = roles_item(uids::CT_IMAGE_STORAGE, scp);
+        assert_eq!(roles_in(&[other, roles_item(commitment, scp)], commitment), (scp, true));
+        assert_eq!(roles_in(&[], commitment), (RequestorRoles { scu: true, scp: false }, false));
     }
 
     #[test]

@@ -5,14 +5,19 @@ use std::time::Duration;
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason,
     AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ, Pdu,
-    PresentationContextProposed, PresentationContextResultReason,
+    PresentationContextProposed, PresentationContextResultReason, RequestorRoles,
 };
+use gantry_store::dicom::scanner::ScanError;
 use gantry_store::dicom::{AeTitle, SopClassUid, TransferSyntax};
 use thiserror::Error;
 
-use super::dimse::{CEchoRq, CStoreRq, CommandError, MAX_COMMAND, Response};
+use super::data_set::{DataSet, MAX_IDENTIFIER, MAX_INFORMATION};
+use super::dimse::{
+    CCancelRq, CEchoRq, CFindRq, CStoreRq, CommandError, MAX_COMMAND, NActionRq, NEventReportRq,
+    Request, Response,
+};
 use super::negotiation::{self, Contexts, PresentationContext};
-use super::status::Status;
+use super::status::{Meaning, Status};
 use super::wire::{Event, Stream, Wire, WireError};
 
 /// The most presentation contexts that an association can have: odd numbers from 1 to 255 (PS3.8 9.3.2.2).
@@ -30,6 +35,9 @@ pub enum RequestError {
     /// The peer's response cannot be read.
     #[error("response cannot be read")]
     Response(#[from] CommandError),
+    /// What came with it cannot be read.
+    #[error("data set of a response cannot be read")]
+    DataSet(#[from] ScanError),
 }
 
 fn rejection_words(rejection: &AssociationRJ) -> String {
@@ -73,6 +81,8 @@ pub struct Proposal {
     pub called: AeTitle,
     /// One presentation context each: at most [`MAX_CONTEXTS`], of which the rest is left out.
     pub contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+    /// A service among them that this end provides, although it asks for the association (PS3.7 D.3.3.4).
+    pub provides: Option<SopClassUid>,
     /// The longest PDU we take.
     pub max_pdu: u32,
     /// How long the peer may take to accept.
@@ -84,7 +94,29 @@ pub struct Proposal {
 pub struct Requestor<S> {
     wire: Wire<S>,
     contexts: Contexts,
+    provides: bool,
     last_message: u16,
+}
+
+/// What a query found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// All of it.
+    All(Vec<DataSet>),
+    /// More than was asked for; the query was cancelled.
+    TooMany,
+    /// The peer did not answer it, for this reason.
+    Refused(Status),
+}
+
+/// A report that the peer made, which wants an answer.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    context: u8,
+    /// What it is about.
+    pub request: NEventReportRq,
+    /// What it says.
+    pub information: DataSet,
 }
 
 impl<S: Stream> Requestor<S> {
@@ -92,6 +124,11 @@ impl<S: Stream> Requestor<S> {
     pub async fn associate(stream: S, proposal: &Proposal) -> Result<Self, RequestError> {
         let mut wire = Wire::new(stream, proposal.max_pdu, proposal.patience);
         let proposed: Vec<_> = (1..=255_u8).step_by(2).zip(&proposal.contexts).collect();
+        let mut user_variables = negotiation::user_information(proposal.max_pdu);
+        if let Some(service) = &proposal.provides {
+            let roles = RequestorRoles { scu: false, scp: true };
+            user_variables.push(negotiation::roles_item(service.as_str(), roles));
+        }
         let request = Pdu::AssociationRQ(AssociationRQ {
             protocol_version: 1,
             calling_ae_title: proposal.calling.to_string(),
@@ -108,7 +145,7 @@ impl<S: Stream> Requestor<S> {
                         .collect(),
                 })
                 .collect(),
-            user_variables: negotiation::user_information(proposal.max_pdu),
+            user_variables,
         });
         wire.send(&request).await?;
         let accept = match wire.next().await? {
@@ -125,6 +162,9 @@ impl<S: Stream> Requestor<S> {
             }
         };
         wire.peer_accepts(negotiation::announced_max_pdu(&accept.user_variables));
+        let provides = proposal.provides.as_ref().is_some_and(|service| {
+            negotiation::roles_in(&accept.user_variables, service.as_str()).0.scp
+        });
         let accepted = |id: u8| {
             let result = accept.presentation_contexts.iter().find(|result| {
                 result.id == id && result.reason == PresentationContextResultReason::Acceptance
@@ -142,7 +182,7 @@ impl<S: Stream> Requestor<S> {
                 ))
             })
             .collect();
-        Ok(Self { wire, contexts, last_message: 0 })
+        Ok(Self { wire, contexts, provides, last_message: 0 })
     }
 
     /// The accepted context for a kind of object in an encoding.
@@ -157,6 +197,19 @@ impl<S: Stream> Requestor<S> {
                 context.abstract_syntax == *sop_class && context.transfer_syntax == *transfer_syntax
             })
             .map(|(id, _)| *id)
+    }
+
+    /// The accepted context of a service, whatever its encoding.
+    pub fn context_of(&self, service: &str) -> Option<u8> {
+        let of = |(_, context): &(&u8, &PresentationContext)| {
+            context.abstract_syntax.as_str() == service
+        };
+        self.contexts.iter().find(of).map(|(id, _)| *id)
+    }
+
+    /// Whether the peer takes it that this end provides the service that it proposed to.
+    pub fn provides(&self) -> bool {
+        self.provides
     }
 
     /// Whether any context was accepted.
@@ -201,7 +254,115 @@ impl<S: Stream> Requestor<S> {
         Ok(Storing { association: self, context, message_id: request.message_id })
     }
 
+    /// C-FIND: everything that matches an identifier, if that is no more than `most`.
+    pub async fn find(
+        &mut self,
+        context: u8,
+        model: &SopClassUid,
+        identifier: &DataSet,
+        most: usize,
+    ) -> Result<Found, RequestError> {
+        let message_id = self.next_message();
+        let request = CFindRq { message_id, sop_class: model.clone() };
+        self.send(context, &request.encode(), identifier).await?;
+        let (mut found, mut count) = (Vec::new(), 0);
+        loop {
+            let response = self.answer_to(message_id).await?;
+            if response.has_data_set {
+                let data_set = self.data_set(context, MAX_IDENTIFIER).await?;
+                if count < most {
+                    found.push(data_set);
+                }
+            }
+            match response.status.meaning() {
+                Meaning::Pending => count += 1,
+                Meaning::Success if count > most => return Ok(Found::TooMany),
+                Meaning::Success => return Ok(Found::All(found)),
+                _ if count > most => return Ok(Found::TooMany),
+                _ => return Ok(Found::Refused(response.status)),
+            }
+            if count == most + 1 {
+                self.wire.send_command(context, &CCancelRq { message_id }.encode()).await?;
+            }
+            // A peer that goes on all the same is not waited for.
+            if count > most.saturating_mul(2).saturating_add(1000) {
+                return Err(WireError::Unexpected("more responses to a cancelled query").into());
+            }
+        }
+    }
+
+    /// N-ACTION.
+    pub async fn action(
+        &mut self,
+        context: u8,
+        mut request: NActionRq,
+        information: &DataSet,
+    ) -> Result<Status, RequestError> {
+        request.message_id = self.next_message();
+        self.send(context, &request.encode(), information).await?;
+        Ok(self.answer_to(request.message_id).await?.status)
+    }
+
+    /// N-EVENT-REPORT.
+    pub async fn event_report(
+        &mut self,
+        context: u8,
+        mut request: NEventReportRq,
+        information: &DataSet,
+    ) -> Result<Status, RequestError> {
+        request.message_id = self.next_message();
+        self.send(context, &request.encode(), information).await?;
+        Ok(self.answer_to(request.message_id).await?.status)
+    }
+
+    /// A report that the peer makes on this association within this time.
+    pub async fn reported(&mut self, within: Duration) -> Result<Option<Reported>, RequestError> {
+        if !self.wire.arrived(within).await? {
+            return Ok(None);
+        }
+        let (context, command) = self.command().await?;
+        let Request::EventReport(request) = Request::parse(&command)? else {
+            return Err(WireError::Unexpected("something other than a report").into());
+        };
+        let information = self.data_set(context, MAX_INFORMATION).await?;
+        Ok(Some(Reported { context, request, information }))
+    }
+
+    /// Answers a report.
+    pub async fn answer(&mut self, report: &Reported, status: Status) -> Result<(), RequestError> {
+        Ok(self.wire.send_command(report.context, &report.request.response(status)).await?)
+    }
+
+    async fn send(
+        &mut self,
+        context: u8,
+        command: &[u8],
+        data_set: &DataSet,
+    ) -> Result<(), RequestError> {
+        let encoded = data_set.encode(self.syntax_of(context)?);
+        self.wire.send_command(context, command).await?;
+        Ok(self.wire.send_data(context, &encoded, true).await?)
+    }
+
+    fn syntax_of(&self, context: u8) -> Result<&TransferSyntax, WireError> {
+        let accepted = self.contexts.get(&context).map(|context| &context.transfer_syntax);
+        accepted.ok_or(WireError::Unexpected("a message on a context that was not accepted"))
+    }
+
     async fn response(&mut self, message_id: u16) -> Result<Status, RequestError> {
+        Ok(self.answer_to(message_id).await?.status)
+    }
+
+    async fn answer_to(&mut self, message_id: u16) -> Result<Response, RequestError> {
+        let (_, command) = self.command().await?;
+        let response = Response::parse(&command)?;
+        if response.message_id != message_id {
+            return Err(WireError::Unexpected("the response to another request").into());
+        }
+        Ok(response)
+    }
+
+    async fn command(&mut self) -> Result<(u8, Vec<u8>), RequestError> {
         let mut command = Vec::new();
         loop {
             let value = match self.wire.next().await? {
@@ -218,14 +379,26 @@ impl<S: Stream> Requestor<S> {
             }
             command.extend_from_slice(&value.fragment);
             if value.last {
-                break;
+                return Ok((value.context, command));
             }
         }
-        let response = Response::parse(&command)?;
-        if response.message_id != message_id {
-            return Err(WireError::Unexpected("the response to another request").into());
+    }
+
+    async fn data_set(&mut self, context: u8, most: usize) -> Result<DataSet, RequestError> {
+        let mut bytes = Vec::new();
+        loop {
+            let value = match self.wire.next().await? {
+                Event::Data(value) if !value.command && value.context == context => value,
+                _ => return Err(WireError::Unexpected("something else inside a data set").into()),
+            };
+            if bytes.len() + value.fragment.len() > most {
+                return Err(WireError::Malformed("a data set longer than any of its kind").into());
+            }
+            bytes.extend_from_slice(&value.fragment);
+            if value.last {
+                return Ok(DataSet::parse(&bytes, self.syntax_of(context)?)?);
+            }
         }
-        Ok(response.status)
     }
 
     /// Ends the association in order. A peer that does not answer has still heard us.
@@ -267,7 +440,105 @@ impl<S: Stream> Storing<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use dicom_dictionary_std::{tags, uids};
+    use tokio::io::{DuplexStream, duplex};
+
     use super::*;
+
+    const MODEL: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
+
+    /// An association for queries, and the peer's end of it.
+    async fn for_queries() -> (Requestor<DuplexStream>, Wire<DuplexStream>) {
+        let (ours, theirs) = duplex(1 << 20);
+        let patience = Duration::from_secs(5);
+        let mut peer = Wire::new(theirs, 64 * 1024, patience);
+        let proposal = Proposal {
+            calling: "GANTRY".parse().unwrap(),
+            called: "PACS".parse().unwrap(),
+            contexts: vec![(
+                MODEL.parse().unwrap(),
+                vec![TransferSyntax::implicit_vr_little_endian()],
+            )],
+            provides: None,
+            max_pdu: 64 * 1024,
+            patience,
+        };
+        let accept = async {
+            let Event::Pdu(Pdu::AssociationRQ(request)) = peer.next().await.unwrap() else {
+                panic!("not an association request");
+            };
+            let accepted = request.presentation_contexts.iter().map(|context| {
+                dicom_ul::pdu::PresentationContextResult {
+                    id: context.id,
+                    reason: PresentationContextResultReason::Acceptance,
+                    transfer_syntax: context.transfer_syntaxes[0].clone(),
+                }
+            });
+            let accept = dicom_ul::pdu::AssociationAC {
+                protocol_version: 1,
+                calling_ae_title: request.calling_ae_title,
+                called_ae_title: request.called_ae_title,
+                application_context_name: super::super::APPLICATION_CONTEXT.to_owned(),
+                presentation_contexts: accepted.collect(),
+                user_variables: negotiation::user_information(64 * 1024),
+            };
+            peer.send(&Pdu::AssociationAC(accept)).await.unwrap();
+        };
+        let (association, ()) = tokio::join!(Requestor::associate(ours, &proposal), accept);
+        (association.unwrap(), peer)
+    }
+
+    /// Answers the query that comes with so many identifiers; says whether it was cancelled.
+    async fn answer_with(peer: &mut Wire<DuplexStream>, count: usize) -> bool {
+        let syntax = TransferSyntax::implicit_vr_little_endian();
+        let query = CFindRq { message_id: 1, sop_class: MODEL.parse().unwrap() };
+        for number in 0..count {
+            let one = DataSet::default().with(tags::SOP_INSTANCE_UID, &format!("2.25.{number}"));
+            peer.send_command(1, &query.response(Status::PENDING)).await.unwrap();
+            peer.send_data(1, &one.encode(&syntax), true).await.unwrap();
+        }
+        peer.send_command(1, &query.response(Status::SUCCESS)).await.unwrap();
+        let mut cancelled = false;
+        while peer.arrived(Duration::from_millis(50)).await.unwrap_or(false) {
+            if let Ok(Event::Data(value)) = peer.next().await {
+                cancelled |= value.command
+                    && Request::parse(&value.fragment).is_ok_and(|said| said == Request::Cancel);
+            }
+        }
+        cancelled
+    }
+
+    #[tokio::test]
+    async fn a_query_takes_what_was_asked_for_and_cancels_what_is_more() {
+        for (count, most) in [(3, 3), (4, 3), (200, 3)] {
+            let (mut association, mut peer) = for_queries().await;
+            let identifier = DataSet::default().with(tags::QUERY_RETRIEVE_LEVEL, "IMAGE");
+            let model = MODEL.parse().unwrap();
+
+            let (found, cancelled) = tokio::join!(
+                association.find(1, &model, &identifier, most),
+                answer_with(&mut peer, count)
+            );
+
+            match found.unwrap() {
+                Found::All(found) => assert_eq!((found.len(), cancelled), (count, false)),
+                other => assert_eq!((other, cancelled, count > most), (Found::TooMany, true, true)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_identifier_that_is_longer_than_any_ends_the_association() {
+        let (mut association, mut peer) = for_queries().await;
+        let query = CFindRq { message_id: 1, sop_class: MODEL.parse().unwrap() };
+        peer.send_command(1, &query.response(Status::PENDING)).await.unwrap();
+        peer.send_data(1, &vec![0; MAX_IDENTIFIER + 2], true).await.unwrap();
+
+        let identifier = DataSet::default();
+        let refused = association.find(1, &query.sop_class, &identifier, 10).await.unwrap_err();
+
+        assert!(matches!(refused, RequestError::Wire(WireError::Malformed(_))), "{refused}");
+    }
 
     #[test]
     fn a_rejection_is_said_in_the_standards_words() {

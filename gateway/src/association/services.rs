@@ -1,4 +1,5 @@
 //! What an accepted association may ask for: one service class a file.
 
 pub mod storage;
+pub mod storage_commitment;
 pub mod verification;

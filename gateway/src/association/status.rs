@@ -21,6 +21,20 @@ impl Status {
     pub const UNRECOGNISED_OPERATION: Self = Self(0x0211);
     /// The command lacks something or has it in the wrong form.
     pub const MISTYPED_ARGUMENT: Self = Self(0x0212);
+    /// It cannot be done now.
+    pub const PROCESSING_FAILURE: Self = Self(0x0110);
+    /// There is no such instance.
+    pub const NO_SUCH_INSTANCE: Self = Self(0x0112);
+    /// What is named in the message is not known here.
+    pub const INVALID_ARGUMENT: Self = Self(0x0115);
+    /// The instance is of another SOP class.
+    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
+    /// The action is not one of the SOP class.
+    pub const NO_SUCH_ACTION: Self = Self(0x0123);
+    /// The Transaction UID is in use (PS3.3 C.14.1.1).
+    pub const DUPLICATE_TRANSACTION: Self = Self(0x0131);
+    /// More than can be done at once.
+    pub const RESOURCE_LIMITATION: Self = Self(0x0213);
     /// No room, or no way to make it durable: the sender keeps the instance and comes back.
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
     /// The data set is not of the SOP class and instance that the command names.
@@ -51,11 +65,15 @@ impl Status {
             0x0110 => "processing failure",
             0x0111 => "duplicate SOP instance",
             0x0112 => "no such SOP instance",
+            0x0115 => "invalid argument value",
             0x0116 => "attribute value out of range",
             0x0117 => "invalid SOP instance UID",
             0x0118 => "no such SOP class",
+            0x0119 => "class and instance do not belong together",
             0x0122 => "SOP class not supported",
+            0x0123 => "no such action",
             0x0124 => "not authorised",
+            0x0131 => "duplicate transaction UID",
             0x0210 => "duplicate invocation",
             0x0211 => "unrecognised operation",
             0x0212 => "mistyped argument",

@@ -220,6 +220,19 @@ impl<S: Stream> Wire<S> {
         }
     }
 
+    /// Whether something of what the peer sends is here within this time. Nothing is taken; safe to drop.
+    pub async fn arrived(&mut self, within: Duration) -> Result<bool, WireError> {
+        if !self.values.is_empty() || !self.received.is_empty() {
+            return Ok(true);
+        }
+        self.received.reserve(READ);
+        match timeout(within, self.stream.read_buf(&mut self.received)).await {
+            Ok(Ok(0)) => Err(WireError::Closed),
+            Ok(read) => Ok(read? > 0),
+            Err(_) => Ok(false),
+        }
+    }
+
     async fn next_untimed(&mut self) -> Result<Event, WireError> {
         loop {
             if let Some(event) = self.next_received()? {

@@ -156,6 +156,7 @@ pub(super) struct DeliverySection {
     pub(super) association_idle: Text,
     pub(super) connect_timeout: Text,
     pub(super) response_timeout: Text,
+    pub(super) report_for: Text,
 }
 
 /// `[log]`
@@ -190,6 +191,7 @@ pub(super) struct PartnerSection {
     pub(super) associations: Number,
     pub(super) compress: Text,
     pub(super) may: Texts,
+    pub(super) proof: Text,
     pub(super) phone: Text,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_store::dicom::{SopClassUid, TransferSyntax};
+use gantry_store::dicom::{AeTitle, SopClassUid, TransferSyntax};
 use gantry_store::index::{Failure, FailureKind};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::association::requestor::{Proposal, RequestError, Requestor};
 use crate::association::wire::{Stream, Tcp, WireError};
-use crate::config::{Config, Partner, PartnerTls};
+use crate::config::{Config, Fingerprint, HostPort, Partner, PartnerTls};
 use crate::telemetry::chain;
 use crate::tls;
 
@@ -27,9 +27,39 @@ pub fn explain(error: &RequestError) -> Failure {
     let kind = match error {
         RequestError::Rejected(_) => FailureKind::AssociationRejected,
         RequestError::Wire(WireError::TimedOut(_) | WireError::Stuck(_)) => FailureKind::TimedOut,
-        RequestError::Wire(_) | RequestError::Response(_) => FailureKind::Aborted,
+        RequestError::Wire(_) | RequestError::Response(_) | RequestError::DataSet(_) => {
+            FailureKind::Aborted
+        }
     };
     failure(kind, chain(error).to_string())
+}
+
+/// Whom to call, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Callee<'a> {
+    /// What we call ourselves.
+    pub calling: &'a AeTitle,
+    /// What we call the peer.
+    pub called: &'a AeTitle,
+    /// Where it is.
+    pub address: &'a HostPort,
+    /// Whether both show a certificate.
+    pub tls: PartnerTls,
+    /// The certificates that it may show; none: any of the authorities' for its host.
+    pub certificates: &'a [Fingerprint],
+}
+
+impl<'a> Callee<'a> {
+    /// A partner.
+    pub fn partner(config: &'a Config, partner: &'a Partner) -> Self {
+        Self {
+            calling: &config.node.ae_title,
+            called: &partner.ae_title,
+            address: &partner.address,
+            tls: partner.tls,
+            certificates: &partner.certificates,
+        }
+    }
 }
 
 /// Connects, and asks for an association with these contexts. Each step may take so long: the connection, the TLS
@@ -40,11 +70,23 @@ pub async fn connect(
     contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
     patience: Duration,
 ) -> Result<Association, Failure> {
-    let stream = open(config, partner, patience).await?;
+    call(config, Callee::partner(config, partner), contexts, None, patience).await
+}
+
+/// The same, for whoever is called; `provides` is a service that this end provides.
+pub async fn call(
+    config: &Config,
+    callee: Callee<'_>,
+    contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+    provides: Option<SopClassUid>,
+    patience: Duration,
+) -> Result<Association, Failure> {
+    let stream = open(config, callee, patience).await?;
     let proposal = Proposal {
-        calling: config.node.ae_title.clone(),
-        called: partner.ae_title.clone(),
+        calling: callee.calling.clone(),
+        called: callee.called.clone(),
         contexts,
+        provides,
         max_pdu: config.limits.max_pdu,
         patience,
     };
@@ -56,7 +98,7 @@ pub async fn connect(
 
 async fn open(
     config: &Config,
-    partner: &Partner,
+    partner: Callee<'_>,
     patience: Duration,
 ) -> Result<Box<dyn Stream>, Failure> {
     let unreachable = |text: String| failure(FailureKind::Unreachable, text);
@@ -101,9 +143,9 @@ async fn open(
                 .tls
                 .as_ref()
                 .ok_or_else(|| broken("there is no [tls] section".to_owned()))?;
-            let client = tls::client_config(identity, &partner.certificates)
+            let client = tls::client_config(identity, partner.certificates)
                 .map_err(|error| broken(chain(&error).to_string()))?;
-            let name = tls::server_name(&partner.address)
+            let name = tls::server_name(partner.address)
                 .map_err(|error| broken(chain(&error).to_string()))?;
             match timeout(patience, TlsConnector::from(Arc::clone(&client)).connect(name, stream))
                 .await

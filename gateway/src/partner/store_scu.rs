@@ -263,6 +263,7 @@ mod tests {
             attempt: 1,
             deaths: 0,
             stored: false,
+            since: Timestamp::UNIX_EPOCH,
         }
     }
 

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub sent: Family<ByPartner, Counter>,
     /// Tries that failed.
     pub failed_tries: Family<ByPartner, Counter>,
+    /// Reports of storage commitment that senders did not take, and that are made no more.
+    pub reports_given_up: Family<BySender, Counter>,
     /// Deliveries by where they stand; read from the index when asked.
     pub deliveries: Family<ByPartnerAndState, Gauge>,
     /// Instances in the index.
@@ -119,6 +121,7 @@ impl Default for Metrics {
             rejected: Family::default(),
             sent: Family::default(),
             failed_tries: Family::default(),
+            reports_given_up: Family::default(),
             deliveries: Family::default(),
             instances: Gauge::default(),
             spooled: Gauge::default(),
@@ -149,6 +152,11 @@ impl Default for Metrics {
         );
         r.register("instances_sent", "Instances that a partner accepted", metrics.sent.clone());
         r.register("send_failures", "Tries to send that failed", metrics.failed_tries.clone());
+        r.register(
+            "commitment_reports_given_up",
+            "Reports of storage commitment that a sender did not take in time",
+            metrics.reports_given_up.clone(),
+        );
         r.register("deliveries", "Deliveries by where they stand", metrics.deliveries.clone());
         r.register("instances", "Instances in the index", metrics.instances.clone());
         r.register(

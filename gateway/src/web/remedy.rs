@@ -134,6 +134,13 @@ pub(super) fn of(
              arrives anew is still sent on."
                 .to_owned(),
         ),
+        (FailureKind::NotStored, _) => (
+            format!("{partner} accepted some images three times, and says each time that it does not have them."),
+            format!(
+                "Ask the PACS team at {partner} what their system does with these images, and send them the technical text. \
+                 When they have changed something, press Retry now."
+            ),
+        ),
     };
     let next = if by_itself {
         "The gateway tries again by itself, and sends the rest as soon as it can. No image is lost meanwhile.".to_owned()
@@ -235,6 +242,7 @@ mod tests {
             (FailureKind::Aborted, None, "", "broke while images were being sent", "firewall"),
             (FailureKind::CannotConvert, None, "", "could not be converted", "transfer syntax"),
             (FailureKind::SourceUnreadable, None, "", "its own copy", "runs this gateway"),
+            (FailureKind::NotStored, None, "", "does not have them", "PACS team at"),
             (FailureKind::SourceUnavailable, None, "", "its own object store", "gantry check"),
         ];
         for (kind, status, text, what, act) in table {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use gantry_store::index::{TransferState, TransferSummary};
+use gantry_store::index::{ProvenBy, TransferState, TransferSummary};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -275,13 +275,39 @@ pub(super) fn sentence(
                 all => format!("All {} images were accepted.", grouped(all)),
             };
             let they = if counts.delivered == 1 { "it is" } else { "they are" };
-            let sent = format!("{accepted} {partner} has not confirmed that {they} stored.");
+            let sent = match (transfer.confirmed, &transfer.unproven_why) {
+                (0, Some(why)) => {
+                    format!(
+                        "{accepted} {partner} has not confirmed that {they} stored: {}",
+                        ended(why)
+                    )
+                }
+                (0, None) => format!("{accepted} {partner} has not confirmed that {they} stored."),
+                (some, _) => {
+                    let of = images(counts.delivered);
+                    format!("{accepted} {partner} has confirmed {} of {of} so far.", grouped(some))
+                }
+            };
             match counts.warnings {
                 0 => sent,
                 some => format!("{sent} {partner} gave a warning with {}.", grouped(some)),
             }
         }
-        TransferState::Confirmed => format!("{partner} confirmed {}.", images(counts.delivered)),
+        TransferState::Confirmed => {
+            let of = images(counts.delivered);
+            let at = transfer.confirmed_at.map(|when| at.reader.moment(when).short);
+            let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
+            match transfer.proven_by {
+                Some(ProvenBy::CountQuery) => {
+                    format!(
+                        "{partner} has as many images of each series as were sent: {of}, counted{at}."
+                    )
+                }
+                _ => {
+                    format!("{partner} confirmed {} of {of} stored{at}.", grouped(counts.delivered))
+                }
+            }
+        }
         TransferState::Opened => format!("Opened at {partner}."),
         TransferState::Delayed => {
             let what = remedy::of_transfer(transfer, at).map_or_else(
@@ -466,6 +492,10 @@ mod tests {
             first_sent_at: None,
             last_sent_at: None,
             next_try: None,
+            confirmed: 0,
+            confirmed_at: None,
+            proven_by: None,
+            unproven_why: None,
             next_attempt: None,
             problem: None,
             paused: None,
@@ -485,6 +515,34 @@ mod tests {
             state,
             &Circumstances { reader: &reader, ae_title: "RXX_GW", partner, ahead },
         )
+    }
+
+    #[test]
+    fn what_is_proven_is_said_and_what_is_not_says_why() {
+        let counts = Counts { total: 412, delivered: 412, ..Counts::default() };
+        let mut transfer = transfer(counts);
+        transfer.unproven_why = Some("it offers no storage commitment and no query".to_owned());
+        assert_eq!(
+            read(&transfer, TransferState::Sent, None),
+            "All 412 images were accepted. St Elsewhere has not confirmed that they are stored: it offers no storage \
+             commitment and no query."
+        );
+        transfer.confirmed = 400;
+        assert_eq!(
+            read(&transfer, TransferState::Sent, None),
+            "All 412 images were accepted. St Elsewhere has confirmed 400 of 412 images so far."
+        );
+        transfer.confirmed_at = Some(at("2026-11-22T09:26:00Z"));
+        transfer.proven_by = Some(ProvenBy::StorageCommitment);
+        assert_eq!(
+            read(&transfer, TransferState::Confirmed, None),
+            "St Elsewhere confirmed 412 of 412 images stored at 09:26."
+        );
+        transfer.proven_by = Some(ProvenBy::CountQuery);
+        assert_eq!(
+            read(&transfer, TransferState::Confirmed, None),
+            "St Elsewhere has as many images of each series as were sent: 412 images, counted at 09:26."
+        );
     }
 
     #[test]

@@ -73,6 +73,13 @@ pub enum Event {
     Cancel,
     /// Whoever was sending it is gone: the process ended, or its lease ran out.
     Died,
+    /// The partner had accepted it, and does not have it: it goes again.
+    Lost,
+    /// The same, so often that sending it again is of no use.
+    LostAgain {
+        /// What went wrong.
+        why: Failure,
+    },
 }
 
 /// What a partner's acceptance proves.
@@ -126,6 +133,8 @@ pub enum FailureKind {
     SourceUnreadable,
     /// Our own copy cannot be had right now: the object store is down.
     SourceUnavailable,
+    /// The partner accepted it, again and again, and does not have it.
+    NotStored,
 }
 
 words!(FailureKind {
@@ -140,6 +149,7 @@ words!(FailureKind {
     CannotConvert = "cannot-convert",
     SourceUnreadable = "source-unreadable",
     SourceUnavailable = "source-unavailable",
+    NotStored = "not-stored",
 });
 
 /// A step that the machine does not know. The delivery stays as it was.
@@ -163,9 +173,12 @@ impl Delivery {
             (Sending { attempt }, Event::Release) => Queued { attempts: attempt.saturating_sub(1) },
             (Sending { .. }, Event::Accept(receipt)) => Delivered(receipt),
             (Sending { attempt }, Event::Defer { until, why }) => Deferred { attempt, until, why },
-            (Sending { .. }, Event::Reject { why }) => Failed { why },
+            (Sending { .. }, Event::Reject { why }) | (Delivered(_), Event::LostAgain { why }) => {
+                Failed { why }
+            }
             (Sending { attempt }, Event::Died) => Queued { attempts: attempt },
-            (Deferred { .. } | Failed { .. } | Cancelled, Event::Requeue) => Queued { attempts: 0 },
+            (Deferred { .. } | Failed { .. } | Cancelled, Event::Requeue)
+            | (Delivered(_), Event::Lost) => Queued { attempts: 0 },
             (Queued { .. } | Deferred { .. } | Failed { .. }, Event::Cancel) => Cancelled,
             (from, event) => return Err(IllegalStep { from: from.name(), event: event.name() }),
         })
@@ -196,6 +209,8 @@ impl Event {
             Self::Requeue => "requeue",
             Self::Cancel => "cancel",
             Self::Died => "died",
+            Self::Lost => "lost",
+            Self::LostAgain { .. } => "lost again",
         }
     }
 }
@@ -228,7 +243,7 @@ mod tests {
         let again = Queued { attempts: 0 };
 
         // One line an event, one column a state, in the order of `states`.
-        let table: [(Event, [Option<&Delivery>; 6]); 8] = [
+        let table: [(Event, [Option<&Delivery>; 6]); 10] = [
             (Event::Claim, [Some(&sending), None, Some(&Sending { attempt: 4 }), None, None, None]),
             (Event::Release, [None, Some(&queued), None, None, None, None]),
             (Event::Accept(receipt), [None, Some(&delivered), None, None, None, None]),
@@ -236,13 +251,15 @@ mod tests {
                 Event::Defer { until, why: why.clone() },
                 [None, Some(&deferred), None, None, None, None],
             ),
-            (Event::Reject { why }, [None, Some(&failed), None, None, None, None]),
+            (Event::Reject { why: why.clone() }, [None, Some(&failed), None, None, None, None]),
             (Event::Requeue, [None, None, Some(&again), None, Some(&again), Some(&again)]),
             (
                 Event::Cancel,
                 [Some(&Cancelled), None, Some(&Cancelled), None, Some(&Cancelled), None],
             ),
             (Event::Died, [None, Some(&Queued { attempts: 3 }), None, None, None, None]),
+            (Event::Lost, [None, None, None, Some(&again), None, None]),
+            (Event::LostAgain { why }, [None, None, None, Some(&failed), None, None]),
         ];
         for (event, row) in table {
             for (from, to) in states.into_iter().zip(row) {

@@ -347,8 +347,79 @@ pub(super) async fn settle(
     Ok(settled.into_iter().map(|(_, settled)| settled).collect())
 }
 
-/// Writes that partners have what they are known to have. Proof of it is stronger than any state: a row that says otherwise
-/// is older than the proof, as nothing leads back from delivered.
+/// How often an instance is sent that the partner accepts and does not keep.
+const ROUNDS: i64 = 3;
+
+/// What turned out to be lost at a partner.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Lost {
+    /// How many go again.
+    pub again: u64,
+    /// How many were lost so often that a person must act.
+    pub set_aside: u64,
+}
+
+/// Has these, which their partner accepted and does not have, sent again, or sets them aside when that was of no use before.
+pub(super) async fn lose(
+    db: &mut Db,
+    ids: &[DeliveryId],
+    text: &str,
+    now: Timestamp,
+) -> sqlx::Result<Lost> {
+    let why = Failure { kind: FailureKind::NotStored, status: None, text: text.to_owned() };
+    let mut rows = fetch(&mut *db, ids).await?;
+    let mut losses: HashMap<DeliveryId, i64> = HashMap::with_capacity(ids.len());
+    for ids in ids.chunks(db::MOST) {
+        let mut query = db.query("SELECT id, losses FROM delivery WHERE id ");
+        query.push_in(ids.iter().map(|id| id.0));
+        for row in query.fetch_all(&mut *db).await? {
+            losses.insert(DeliveryId(row.try_get("id")?), row.try_get("losses")?);
+        }
+    }
+    let mut all = Lost::default();
+    let mut by_transfer: BTreeMap<i64, Lost> = BTreeMap::new();
+    let (mut changed, mut lost) = (Vec::new(), Vec::new());
+    for row in rows.values_mut() {
+        let before = losses.get(&row.id).copied().unwrap_or_default();
+        let for_good = before + 1 >= ROUNDS;
+        let event = if for_good { Event::LostAgain { why: why.clone() } } else { Event::Lost };
+        if row.step(event).is_err() {
+            continue;
+        }
+        changed.push(row.row(0));
+        lost.push(row.id.0);
+        let of_transfer = by_transfer.entry(row.transfer).or_default();
+        for count in [&mut all, of_transfer] {
+            *(if for_good { &mut count.set_aside } else { &mut count.again }) += 1;
+        }
+    }
+    write(&mut *db, changed).await?;
+    for ids in lost.chunks(db::MOST) {
+        let mut query =
+            db.query("UPDATE delivery SET losses = losses + 1, confirmed_at = NULL WHERE id ");
+        query.push_in(ids.iter().copied());
+        query.execute(&mut *db).await?;
+    }
+    for (transfer, lost) in by_transfer {
+        let mut query = db.query(
+            "UPDATE transfer SET all_sent_at = NULL, confirmed_at = NULL, proof_due = NULL, unproven_why = ",
+        );
+        query.push_bind(text).push(" WHERE id = ").push_bind(transfer);
+        query.execute(&mut *db).await?;
+        if lost.again > 0 {
+            let detail = format!("{} sent again: {text}", lost.again);
+            timeline::add(&mut *db, transfer, now, EventKind::NotStored, None, Some(&detail))
+                .await?;
+        }
+        if lost.set_aside > 0 {
+            timeline::add_failure(&mut *db, transfer, now, EventKind::SetAside, &why).await?;
+        }
+    }
+    Ok(all)
+}
+
+/// Writes that partners have what they are known to have. That they accepted it is stronger than any state; if it was found
+/// to be lost since, it is found again when the partner is asked for it, which this orders.
 pub(super) async fn restore(db: &mut Db, proofs: &[Proof], now: Timestamp) -> sqlx::Result<u64> {
     let mut known: HashMap<(ObjectId, &str), &Receipt> = HashMap::with_capacity(proofs.len());
     for proof in proofs {

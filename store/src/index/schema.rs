@@ -17,6 +17,7 @@ const SQLITE: &[Step] = &[
     (2, "mark", include_str!("../../migrations/sqlite/0002_mark.sql")),
     (3, "retention", include_str!("../../migrations/sqlite/0003_retention.sql")),
     (4, "lost", include_str!("../../migrations/sqlite/0004_lost.sql")),
+    (5, "proof", include_str!("../../migrations/sqlite/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
 ];
 const POSTGRES: &[Step] = &[
@@ -24,6 +25,7 @@ const POSTGRES: &[Step] = &[
     (2, "mark", include_str!("../../migrations/postgres/0002_mark.sql")),
     (3, "retention", include_str!("../../migrations/postgres/0003_retention.sql")),
     (4, "lost", include_str!("../../migrations/postgres/0004_lost.sql")),
+    (5, "proof", include_str!("../../migrations/postgres/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
 ];
 

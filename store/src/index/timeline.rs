@@ -53,6 +53,10 @@ pub enum EventKind {
     Reopened,
     /// The images were removed here.
     Removed,
+    /// The partner proved that it holds all of it.
+    Confirmed,
+    /// The partner does not have what it had accepted.
+    NotStored,
 }
 
 words!(EventKind {
@@ -69,6 +73,8 @@ words!(EventKind {
     PriorityRaised = "priority-raised",
     Reopened = "reopened",
     Removed = "removed",
+    Confirmed = "confirmed",
+    NotStored = "not-stored",
 });
 
 /// Adds a line.

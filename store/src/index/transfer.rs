@@ -18,6 +18,7 @@ use crate::facts::{Digest, Facts, ObjectId, Priority, Purpose};
 use super::Routed;
 use super::db::{self, Db, Row};
 use super::delivery::{Delivery, Failure, FailureKind};
+use super::proof::ProvenBy;
 use super::study::{self, StudySummary};
 use super::timeline::{self, EventKind, TransferEvent};
 use super::turn::{self, Chosen, View};
@@ -98,7 +99,7 @@ words!(TransferState {
 
 impl TransferState {
     /// Judges by the counts; `receiving` says whether an association still brings instances, which no row knows.
-    /// Nothing produces `Confirmed`, `Opened` and `Recalled` yet.
+    /// Nothing produces `Opened` and `Recalled` yet.
     pub fn of(transfer: &TransferSummary, receiving: bool) -> Self {
         let Counts { queued, sending, deferred, delivered, failed, .. } = transfer.counts;
         match (&transfer.cancelled, &transfer.paused) {
@@ -107,7 +108,10 @@ impl TransferState {
             (None, Some(_)) => Self::Paused,
             _ if deferred > 0 && sending == 0 => Self::Delayed,
             _ if receiving => Self::Receiving,
-            _ if queued + sending + deferred == 0 && delivered > 0 => Self::Sent,
+            _ if queued + sending + deferred == 0 && delivered > 0 => match transfer.confirmed_at {
+                Some(_) => Self::Confirmed,
+                None => Self::Sent,
+            },
             _ if sending == 0 && delivered == 0 => Self::Queued,
             _ => Self::Sending,
         }
@@ -191,6 +195,14 @@ pub struct TransferSummary {
     pub first_sent_at: Option<Timestamp>,
     /// When the partner accepted the latest one.
     pub last_sent_at: Option<Timestamp>,
+    /// How many of the delivered the partner is proven to hold.
+    pub confirmed: u64,
+    /// When that was proven for all of them.
+    pub confirmed_at: Option<Timestamp>,
+    /// What proved it.
+    pub proven_by: Option<ProvenBy>,
+    /// Why it is not proven, or not yet.
+    pub unproven_why: Option<String>,
     /// When the earliest of the deferred is tried again.
     pub next_try: Option<Timestamp>,
     /// Which try that is, from 2.
@@ -445,6 +457,7 @@ struct Progress {
     counts: Counts,
     first_sent_at: Option<i64>,
     last_sent_at: Option<i64>,
+    confirmed: u64,
     next_try: Option<i64>,
     problem: Option<(Failure, Option<u32>)>,
 }
@@ -481,6 +494,16 @@ async fn summaries(db: &mut Db, rows: &[Row]) -> sqlx::Result<Vec<TransferSummar
                 last_received_at: moment(row, "last_received_at")?,
                 first_sent_at: done.first_sent_at.map(super::timestamp).transpose()?,
                 last_sent_at: done.last_sent_at.map(super::timestamp).transpose()?,
+                confirmed: done.confirmed,
+                confirmed_at: row
+                    .try_get::<Option<i64>>("confirmed_at")?
+                    .map(super::timestamp)
+                    .transpose()?,
+                proven_by: match row.try_get::<Option<&str>>("proven_by")? {
+                    Some(_) => Some(parsed(row, "proven_by")?),
+                    None => None,
+                },
+                unproven_why: row.try_get("unproven_why")?,
                 next_try: done.next_try.map(super::timestamp).transpose()?,
                 next_attempt,
                 problem,
@@ -513,6 +536,12 @@ async fn progress(db: &mut Db, ids: &[i64]) -> sqlx::Result<HashMap<i64, Progres
                 "deferred" => progress.next_try = row.try_get("until")?,
                 _ => {}
             }
+        }
+        let mut query =
+            db.query("SELECT transfer, COUNT(*) AS count FROM delivery WHERE confirmed_at IS NOT NULL AND transfer ");
+        query.push_in(ids.iter().copied()).push(" GROUP BY transfer");
+        for row in query.fetch_all(&mut *db).await? {
+            all.entry(row.try_get("transfer")?).or_default().confirmed = unsigned(&row, "count")?;
         }
         // One example each: of the failed any, of the deferred the one that is tried next.
         let mut query = db.query(
@@ -886,8 +915,8 @@ pub(super) async fn note_all_sent(
     now: Timestamp,
 ) -> sqlx::Result<bool> {
     let noted = db.query(
-        "UPDATE transfer SET all_sent_at = $2 \
-         WHERE id = $1 AND all_sent_at IS NULL AND received_all_at IS NOT NULL AND cancelled_at IS NULL \
+        "UPDATE transfer SET all_sent_at = $2, confirmed_at = NULL, proof_due = $2, proof_tries = 0, \
+         unproven_why = NULL WHERE id = $1 AND all_sent_at IS NULL AND received_all_at IS NOT NULL AND cancelled_at IS NULL \
          AND EXISTS (SELECT 1 FROM delivery WHERE transfer = $1 AND state = 'delivered') \
          AND NOT EXISTS (SELECT 1 FROM delivery WHERE transfer = $1 \
                          AND state IN ('queued', 'sending', 'deferred', 'failed'))",
@@ -942,7 +971,7 @@ pub(super) async fn act(
             // partner, so this is the only way back.
             let moved = db.query(
                 "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
-                 failure = NULL, status = NULL, why = NULL \
+                 failure = NULL, status = NULL, why = NULL, losses = 0 \
                  WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled') AND NOT EXISTS \
                  (SELECT 1 FROM instance i WHERE i.id = delivery.instance AND i.removed_at IS NOT NULL)",
             )
@@ -964,7 +993,7 @@ pub(super) async fn act(
             if moved > 0 || (cancelled && gone.is_none()) {
                 db.query(
                     "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
-                     all_sent_at = NULL, retried_at = $2 WHERE id = $1",
+                     all_sent_at = NULL, confirmed_at = NULL, retried_at = $2 WHERE id = $1",
                 )
                 .bind(transfer)
                 .bind(ms)
@@ -1134,6 +1163,12 @@ mod tests {
             assert_eq!(TransferState::of(&transfer, true), coming, "{:?}", transfer.counts);
             assert_eq!(TransferState::of(&transfer, false), afterwards, "{:?}", transfer.counts);
         }
+        transfer.confirmed_at = Some(at(1));
+        transfer.counts = Counts { total: 3, delivered: 3, ..Counts::default() };
+        assert_eq!(TransferState::of(&transfer, false), TransferState::Confirmed);
+        transfer.counts = Counts { total: 4, delivered: 3, queued: 1, ..Counts::default() };
+        assert_eq!(TransferState::of(&transfer, false), Sending, "more has come since");
+        transfer.confirmed_at = None;
         let decision = Decision { at: at(1), by: "dr-jones".to_owned(), reason: None };
         transfer.counts = Counts { total: 3, queued: 3, ..Counts::default() };
         transfer.paused = Some(decision.clone());

@@ -37,6 +37,7 @@ pub(super) async fn send(
         calling: checked(SCANNER)?,
         called: checked(EMERGENCY)?,
         contexts,
+        provides: None,
         max_pdu: 128 << 10,
         patience: PATIENCE,
     };

@@ -496,6 +496,7 @@ impl Way<'_> {
                 .map(|class| (class, syntaxes))
                 .into_iter()
                 .collect(),
+            provides: None,
             max_pdu: self.config.limits.max_pdu,
             patience: self.patience,
         }

@@ -123,6 +123,8 @@ fn happened(event: &Event) -> String {
         EventKind::PriorityRaised => "made more urgent",
         EventKind::Reopened => "more images came",
         EventKind::Removed => "the images were removed here",
+        EventKind::Confirmed => "the partner confirmed that it holds all images",
+        EventKind::NotStored => "the partner does not have what it accepted; sent again",
     };
     let by = event.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
     let detail = event.detail.as_ref().filter(|detail| !detail.is_empty());

@@ -167,7 +167,9 @@ fn of_failure(kind: FailureKind) -> Exit {
         | FailureKind::TimedOut
         | FailureKind::Aborted
         | FailureKind::SourceUnavailable => Exit::Temporary,
-        FailureKind::CannotConvert | FailureKind::SourceUnreadable => Exit::Failed,
+        FailureKind::CannotConvert | FailureKind::SourceUnreadable | FailureKind::NotStored => {
+            Exit::Failed
+        }
     }
 }
 

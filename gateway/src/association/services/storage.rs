@@ -159,6 +159,30 @@ fn fragment(event: Event, context: u8) -> Result<DataValue, WireError> {
     }
 }
 
+/// Reads a data set to its end, and keeps it if it is no longer than `most`.
+pub(crate) async fn collect<S: Stream>(
+    wire: &mut Wire<S>,
+    context: u8,
+    most: usize,
+) -> Result<Option<Vec<u8>>, WireError> {
+    let mut whole = Vec::new();
+    loop {
+        let (batch, last) = next_batch(wire, context).await?;
+        for fragment in batch {
+            if whole.len() + fragment.len() > most {
+                if !last {
+                    discard(wire, context).await?;
+                }
+                return Ok(None);
+            }
+            whole.extend_from_slice(&fragment);
+        }
+        if last {
+            return Ok(Some(whole));
+        }
+    }
+}
+
 /// Reads a data set to its end without keeping it.
 pub(crate) async fn discard<S: Stream>(wire: &mut Wire<S>, context: u8) -> Result<(), WireError> {
     let mut discarded = 0;

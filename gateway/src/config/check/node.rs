@@ -330,6 +330,12 @@ impl Check {
                 default.response_timeout,
                 &(second..=Duration::from_hours(1)),
             ),
+            report_for: self.duration(
+                &section,
+                &body.report_for,
+                default.report_for,
+                &(second..=Duration::from_hours(24 * 14)),
+            ),
         };
         let ceilings = [
             ("retry-ceiling", &body.retry_ceiling, delivery.retry_ceiling),

@@ -6,7 +6,7 @@ use gantry_store::dicom::AeTitle;
 use rustls::RootCertStore;
 use serde_spanned::Spanned;
 
-use super::super::{Compress, Fingerprint, Partner, PartnerTls, Permission, Source};
+use super::super::{Compress, Fingerprint, Partner, PartnerTls, Permission, ProofMeans, Source};
 use super::{Bad, Check, Section, Text, Texts, Written, file, words};
 
 /// What must not occur twice, with who has it.
@@ -152,6 +152,14 @@ impl Check {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
         };
+        let means = [
+            ("auto", Some(ProofMeans::Auto)),
+            ("storage-commitment", Some(ProofMeans::StorageCommitment)),
+            ("query", Some(ProofMeans::Query)),
+            ("none", Some(ProofMeans::None)),
+        ];
+        let proof =
+            self.text(section, &body.proof, |text| words::one_of("a means of proof", text, &means));
         let phone = self.text(section, &body.phone, words::line);
         let name = name?;
         Some(Partner {
@@ -165,6 +173,7 @@ impl Check {
             associations: associations.unwrap_or(Partner::ASSOCIATIONS),
             compress: compress.unwrap_or_default(),
             may,
+            proof: proof.unwrap_or_default(),
             phone,
         })
     }

@@ -258,7 +258,10 @@ fn clocks(transfer: &TransferSummary, events: &[TransferEvent], reader: &Reader)
             label: "All images accepted",
             at: of(EventKind::AllSent).filter(|_| transfer.cancelled.is_none()),
         },
-        Clock { label: "Confirmed as stored", at: None },
+        Clock {
+            label: "Confirmed as stored",
+            at: transfer.confirmed_at.map(|at| reader.moment(at)),
+        },
     ]
 }
 
@@ -332,6 +335,16 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
         EventKind::Removed => {
             ("The images were removed from this gateway".to_owned(), reason(), None)
         }
+        EventKind::Confirmed => {
+            (format!("{partner} confirmed that it holds all images"), None, reason())
+        }
+        EventKind::NotStored => (
+            format!(
+                "{partner} had accepted some images that it does not have; they are sent again"
+            ),
+            None,
+            reason(),
+        ),
     };
     Entry { at: at.reader.moment(event.at), what, who: event.actor.clone(), note, technical }
 }
