@@ -157,7 +157,7 @@ fn drain(bench: &Bench, bucket: &Bucket, count: u64) -> f64 {
     store.probe().unwrap();
     settle_the_disk();
     let begun = Instant::now();
-    for batch in files.chunks(128) {
+    for batch in files.chunks(512) {
         for answer in store.put(batch) {
             answer.expect("the server takes objects");
         }

@@ -28,9 +28,8 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::Backlog;
 use crate::telemetry::chain;
 
-/// How many become objects at once.
-const NEAR_BATCH: usize = 512;
-const FAR_BATCH: usize = 128;
+/// How many become objects at once: on the network the end of each batch waits for its slowest.
+const BATCH: usize = 512;
 /// Near objects wait until nothing has arrived for so long.
 const LULL: Duration = Duration::from_millis(500);
 /// And this long at most, or until so many wait: the spool is not where instances stay.
@@ -121,7 +120,7 @@ impl Storing {
         }
         // A store that is in trouble is not waited for: what it does not have is in the spool.
         if trouble.failures == 0 {
-            while matches!(self.batch(NEAR_BATCH).await, Outcome::Progress { .. }) {}
+            while matches!(self.batch(BATCH).await, Outcome::Progress { .. }) {}
         }
         self.forget().await;
     }
@@ -181,12 +180,8 @@ impl Storing {
 
     /// Stores what is ready, batch after batch while that goes well.
     async fn step(&self, trouble: &mut Trouble, stop: &CancellationToken) {
-        let most = match (trouble.failures, self.objects.is_near()) {
-            (0, true) => NEAR_BATCH,
-            (0, false) => FAR_BATCH,
-            // One, to see whether it is back.
-            _ => 1,
-        };
+        // After a failure one, to see whether it is back.
+        let most = if trouble.failures == 0 { BATCH } else { 1 };
         loop {
             match self.batch(most).await {
                 Outcome::Progress { full } => {
