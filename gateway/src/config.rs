@@ -47,7 +47,7 @@ pub struct Config {
     pub limits: Limits,
     /// Where instances are kept.
     pub object_store: ObjectStore,
-    /// How full the object store may get before `at-least` of retention rules counts; `None`: as its kind has it.
+    /// How full the object store may get before `at-least` of retention rules counts; `None`: as full as it likes.
     pub store_high_water: Option<HighWater>,
     /// Where rows are kept.
     pub database: Database,

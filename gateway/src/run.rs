@@ -206,16 +206,7 @@ impl Node {
         );
 
         // All listeners are bound before anything runs: a port that is taken is an error of the start.
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            bound.push(Bound::bind(&config, listener).await?);
-        }
-        let listeners = config
-            .listeners
-            .iter()
-            .zip(&bound)
-            .map(|(listener, bound)| (listener.name.clone(), bound.address))
-            .collect();
+        let (bound, listeners) = bind_listeners(&config).await?;
 
         let state = WebState {
             config: config.clone(),
@@ -232,9 +223,7 @@ impl Node {
             started: Timestamp::now(),
             stop: serving.clone(),
         };
-        let (keeper, stop) = (state.keeper(), draining.clone());
-        recording.spawn(async move { stop.run_until_cancelled(Box::pin(keeper.run())).await });
-        recording.spawn(state.scrub.clone().run(scrub_of(&store, &state, draining.clone())));
+        keep_in_order(store, &state, &draining, &recording);
         let pages = TaskTracker::new();
         serve_admin(&config, &state, &pages)?;
         if let Some((listener, tls)) = pages_on {
@@ -251,14 +240,6 @@ impl Node {
         let recorder =
             outbox::recorder::run(index.clone(), delivered.clone(), results, wake.clone());
         recording.spawn(recorder);
-        let (keep_whole, stop) =
-            (reindex::keep_whole(store, config.routes.clone(), wake.clone()), draining.clone());
-        recording.spawn(async move {
-            tokio::select! {
-                () = keep_whole => {}
-                () = stop.cancelled() => {}
-            }
-        });
 
         let sending = TaskTracker::new();
         let shared = Arc::new(worker::Shared {
@@ -274,20 +255,7 @@ impl Node {
             capabilities: Arc::new(Capabilities::of(&config.node.data_dir)),
             stop: receiving.clone(),
         });
-        for partner in &config.partners {
-            let team = team::Team::new(partner.clone(), bell.of(&partner.name));
-            for number in 0..=partner.associations {
-                let reserved = number == partner.associations;
-                let worker = worker::Worker::new(shared.clone(), team.clone(), reserved);
-                let (recovered, stop) = (recovered.clone(), receiving.clone());
-                sending.spawn(async move {
-                    tokio::select! {
-                        () = recovered.cancelled() => worker.run().await,
-                        () = stop.cancelled() => {}
-                    }
-                });
-            }
-        }
+        send(&shared, &bell, &recovered, &sending);
 
         let commitments = Arc::new(Commitments {
             index: index.clone(),
@@ -434,6 +402,54 @@ impl Recovery {
         }
         self.done.cancel();
         Ok(())
+    }
+}
+
+/// Binds every listener, and says what each is called and where it is.
+async fn bind_listeners(
+    config: &Config,
+) -> Result<(Vec<Bound>, Vec<(String, SocketAddr)>), StartError> {
+    let (mut all, mut listeners) = (Vec::new(), Vec::new());
+    for listener in &config.listeners {
+        let bound = Bound::bind(config, listener).await?;
+        listeners.push((listener.name.clone(), bound.address));
+        all.push(bound);
+    }
+    Ok((all, listeners))
+}
+
+/// Begins what looks after all that is kept: the index is made whole, what may go goes, and everything is read again.
+fn keep_in_order(store: Store, state: &WebState, stop: &CancellationToken, tasks: &TaskTracker) {
+    tasks.spawn(state.scrub.clone().run(scrub_of(&store, state, stop.clone())));
+    let (keeper, stopped) = (state.keeper(), stop.clone());
+    tasks.spawn(async move { stopped.run_until_cancelled(Box::pin(keeper.run())).await });
+    let keep_whole =
+        Box::pin(reindex::keep_whole(store, state.config.routes.clone(), state.wake.clone()));
+    let stopped = stop.clone();
+    tasks.spawn(async move { stopped.run_until_cancelled(keep_whole).await });
+}
+
+/// Begins to send: a team for each partner, with a worker an association and one more for emergencies. They claim nothing
+/// before the index can be used.
+fn send(
+    shared: &Arc<worker::Shared>,
+    bell: &Bell,
+    recovered: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    for partner in &shared.config.partners {
+        let team = team::Team::new(partner.clone(), bell.of(&partner.name));
+        for number in 0..=partner.associations {
+            let reserved = number == partner.associations;
+            let worker = worker::Worker::new(shared.clone(), team.clone(), reserved);
+            let (recovered, stop) = (recovered.clone(), shared.stop.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = recovered.cancelled() => worker.run().await,
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
     }
 }
 

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use dicom_dictionary_std::tags;
 use gantry_store::dicom::{Attributes, TransferSyntax};
-use gantry_store::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
+use gantry_store::facts::{Digest, Facts, ObjectId, Priority, Purpose};
 use gantry_store::index::{
     Arrival, DeliveryId, Event, Index, Patience, PostgresHost, PostgresSettings, PostgresTls,
     Receipt, Routed,
 };
 use gantry_tests::board::{Against, Board, Target};
+use gantry_tests::facts::ct_slice;
 use gantry_tests::http::Ask;
 use gantry_tests::network::free_port;
 use gantry_tests::{Gateway, Postgres, Setup};
@@ -126,8 +127,6 @@ fn arrival(number: u32, partners: &[&str]) -> Arrival {
     ] {
         attributes.insert(tag, text.into_bytes());
     }
-    let mut digest = [0; 32];
-    digest[..4].copy_from_slice(&number.to_le_bytes());
     let priority = if study.is_multiple_of(10) { Priority::Emergency } else { Priority::Routine };
     let routed = partners.iter().map(|partner| Routed {
         partner: (*partner).to_owned(),
@@ -136,27 +135,7 @@ fn arrival(number: u32, partners: &[&str]) -> Arrival {
         priority,
     });
     Arrival {
-        facts: Facts {
-            object: ObjectId::new(),
-            received_at: Timestamp::from_second(1_700_000_000 + i64::from(number)).unwrap(),
-            origin: Origin {
-                listener: "0.0.0.0:11112".to_owned(),
-                sender: "pacs".to_owned(),
-                from_partner: false,
-                calling_ae_title: "PACS".parse().unwrap(),
-                called_ae_title: "GANTRY".parse().unwrap(),
-                addressed_to: None,
-            },
-            sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().unwrap(),
-            sop_instance: format!("1.2.3.{study}.9.{number}").parse().unwrap(),
-            study: format!("1.2.3.{study}").parse().unwrap(),
-            series: format!("1.2.3.{study}.{}", number % 4).parse().unwrap(),
-            transfer_syntax: TransferSyntax::explicit_vr_little_endian(),
-            length: 524_288,
-            digest: Digest(digest),
-            pixel_data_offset: None,
-            attributes,
-        },
+        facts: Facts { attributes, ..ct_slice(ObjectId::new(), study, number % 4, number) },
         routed: routed.collect(),
     }
 }

@@ -18,15 +18,14 @@ use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::StreamExt as _;
 use gantry_gateway::association::status::Status;
-use gantry_store::dicom::{Attributes, TransferSyntax};
-use gantry_store::facts::{Digest, Facts, ObjectId, Origin};
+use gantry_store::facts::{Digest, Facts, ObjectId};
 use gantry_store::object::{self, FileObjects, ObjectStore};
 use gantry_store::sealed::Keyring;
 use gantry_store::spool::{Durability, Spool};
 use gantry_tests::board::{Against, Board, Target, settle_the_disk, spread_folder};
 use gantry_tests::ceph::{BUCKET, Bucket, KEY};
+use gantry_tests::facts::ct_slice;
 use gantry_tests::{Sender, Setup, eventually_within};
-use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
 
 const DRAIN: &str = "500 objects of 530 kB into the bucket, 8 at once (objects/s)";
@@ -97,32 +96,9 @@ impl Bench {
         }
         let digest = Digest(digest.finish().as_ref().try_into().unwrap());
         let object = incoming.object();
-        incoming.commit(&facts(object, pieces * 1000, digest), Durability::Received).unwrap();
+        let facts = Facts { length: pieces * 1000, digest, ..ct_slice(object, 1, 1, 1) };
+        incoming.commit(&facts, Durability::Received).unwrap();
         object
-    }
-}
-
-fn facts(object: ObjectId, length: u64, digest: Digest) -> Facts {
-    Facts {
-        object,
-        received_at: Timestamp::now(),
-        origin: Origin {
-            listener: "0.0.0.0:11112".to_owned(),
-            sender: "pacs".to_owned(),
-            from_partner: false,
-            calling_ae_title: "PACS".parse().unwrap(),
-            called_ae_title: "GANTRY".parse().unwrap(),
-            addressed_to: None,
-        },
-        sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().unwrap(),
-        sop_instance: format!("2.25.{length}").parse().unwrap(),
-        study: "2.25.2".parse().unwrap(),
-        series: "2.25.3".parse().unwrap(),
-        transfer_syntax: TransferSyntax::explicit_vr_little_endian(),
-        length,
-        digest,
-        pixel_data_offset: None,
-        attributes: Attributes::default(),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod dcmtk;
 pub mod disk;
 pub mod eventually;
+pub mod facts;
 pub mod gateway;
 pub mod held;
 pub mod http;

@@ -293,7 +293,6 @@ impl Worker {
         let until = self.team.failed(&self.shared.config, priority);
         tracing::warn!(partner = self.team.partner().name, why = %why, %until, "partner cannot be had");
         for claim in claims {
-            self.count_failure();
             self.come_back(claim, until, why.clone()).await;
         }
     }
@@ -395,18 +394,17 @@ impl Worker {
                     self.team.passed(begun, description.length);
                     self.shared.metrics.sent.get_or_create(&self.label()).inc();
                 } else {
-                    self.count_failure();
                     tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, %status, "partner did not take an instance");
                 }
                 match event {
                     Event::Defer { until, why } => self.come_back(claim, until, why).await,
+                    Event::Reject { why } => self.set_aside(claim, why).await,
                     event => self.report(claim, event).await,
                 }
                 Next::GoOn
             }
             Sent::NotReadable { why, mid_way } => {
                 if why.kind == FailureKind::SourceUnavailable {
-                    self.count_failure();
                     let now = Timestamp::now();
                     let until =
                         schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
@@ -418,7 +416,6 @@ impl Worker {
                 if mid_way { Next::Reconnect } else { Next::GoOn }
             }
             Sent::Broken(why) => {
-                self.count_failure();
                 // A break may be this instance's fault, so only it waits, and the others go on over a new association. A
                 // partner that hangs, or breaks at one instance after the other, is left alone; then too this instance
                 // waits longer than the others, of which one is to find out whether the partner is back.
@@ -461,11 +458,11 @@ impl Worker {
     /// Has it tried again, unless that has gone on for too long.
     async fn come_back(&self, claim: &Claim, until: Timestamp, why: Failure) {
         match schedule::given_up(&self.shared.config.delivery, claim, &why, Timestamp::now()) {
-            None => self.report(claim, Event::Defer { until, why }).await,
-            Some(why) => {
-                tracing::error!(partner = self.team.partner().name, instance = %claim.sop_instance, why = %why, "instance set aside");
-                self.report(claim, Event::Reject { why }).await;
+            None => {
+                self.count_failure();
+                self.report(claim, Event::Defer { until, why }).await;
             }
+            Some(why) => self.set_aside(claim, why).await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gantry_store::index::{Index, IndexError};
 use serde::Serialize;
 
-use crate::config::{Config, HighWater, ObjectStore};
+use crate::config::{Config, HighWater};
 
 /// The mark, and what it is about.
 #[derive(Clone, Debug)]
@@ -56,11 +56,7 @@ impl Fullness {
 impl Mark {
     /// That of a configuration; `None` without one.
     pub fn of(config: &Config, index: &Index) -> Option<Self> {
-        let high_water = match (&config.object_store, config.store_high_water) {
-            (_, Some(mark)) => mark,
-            (ObjectStore::File, None) => HighWater::Percent(90),
-            (ObjectStore::S3(_), None) => return None,
-        };
+        let high_water = config.store_high_water?;
         Some(Self { high_water, folder: config.node.objects_dir(), index: index.clone() })
     }
 

@@ -71,35 +71,7 @@ pub(super) fn of(
                  text names them. Then press Retry now."
             ),
         ),
-        (FailureKind::Refused, Some(0xA900..=0xA9FF)) => (
-            format!("{partner} refused some images: it says that they are not what they are called."),
-            format!(
-                "Ask the PACS team at {partner} what their system holds against these images, and send them the technical \
-                 text. Sending again does not help until something changes there."
-            ),
-        ),
-        (FailureKind::Refused, Some(0xC000..=0xCFFF)) => (
-            format!("{partner} refused some images: its system could not make sense of them."),
-            format!(
-                "Ask the PACS team at {partner} to look in their system's log for the time below, and send them the \
-                 technical text. Other images of the study are sent regardless."
-            ),
-        ),
-        (FailureKind::Refused, Some(0x0122)) => (
-            format!("{partner} does not take images of this kind."),
-            format!("Ask the PACS team at {partner} to accept this SOP class from {ours}. Then press Retry now."),
-        ),
-        (FailureKind::Refused, Some(0x0124)) => (
-            format!("{partner} refused the images: {ours} is not allowed to store there."),
-            format!("Ask the PACS team at {partner} to allow {ours} to store. Then press Retry now."),
-        ),
-        (FailureKind::Refused, _) => (
-            format!("{partner} refused some images."),
-            format!(
-                "Ask the PACS team at {partner} why, and give them the technical text. When they have changed something, \
-                 press Retry now."
-            ),
-        ),
+        (FailureKind::Refused, status) => refused(status, partner, ours),
         (FailureKind::OutOfResources, _) => (
             format!("{partner} has no room for more images at the moment."),
             format!("Phone the PACS team at {partner}: their store is full, or their system is overloaded."),
@@ -148,6 +120,47 @@ pub(super) fn of(
         "Nothing more happens with these images until a person acts. They are kept.".to_owned()
     };
     Remedy { what, next, act }
+}
+
+/// A status of a C-STORE response that a second try does not change (PS3.4 Table B.2-1).
+fn refused(status: Option<u16>, partner: &str, ours: &str) -> (String, String) {
+    match status {
+        Some(0xA900..=0xA9FF) => (
+            format!(
+                "{partner} refused some images: it says that they are not what they are called."
+            ),
+            format!(
+                "Ask the PACS team at {partner} what their system holds against these images, and send them the technical \
+                 text. Sending again does not help until something changes there."
+            ),
+        ),
+        Some(0xC000..=0xCFFF) => (
+            format!("{partner} refused some images: its system could not make sense of them."),
+            format!(
+                "Ask the PACS team at {partner} to look in their system's log for the time below, and send them the \
+                 technical text. Other images of the study are sent regardless."
+            ),
+        ),
+        Some(0x0122) => (
+            format!("{partner} does not take images of this kind."),
+            format!(
+                "Ask the PACS team at {partner} to accept this SOP class from {ours}. Then press Retry now."
+            ),
+        ),
+        Some(0x0124) => (
+            format!("{partner} refused the images: {ours} is not allowed to store there."),
+            format!(
+                "Ask the PACS team at {partner} to allow {ours} to store. Then press Retry now."
+            ),
+        ),
+        _ => (
+            format!("{partner} refused some images."),
+            format!(
+                "Ask the PACS team at {partner} why, and give them the technical text. When they have changed something, \
+                 press Retry now."
+            ),
+        ),
+    }
 }
 
 /// A-ASSOCIATE-RJ. What it said is in our own words for it (PS3.8 9.3.4), which a test compares.

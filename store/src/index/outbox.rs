@@ -368,21 +368,30 @@ pub(super) async fn lose(
 ) -> sqlx::Result<Lost> {
     let why = Failure { kind: FailureKind::NotStored, status: None, text: text.to_owned() };
     let mut rows = fetch(&mut *db, ids).await?;
-    let mut losses: HashMap<DeliveryId, i64> = HashMap::with_capacity(ids.len());
+    // How often it was lost before, and whether it can be sent again at all.
+    let mut before: HashMap<DeliveryId, (i64, bool)> = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(db::MOST) {
-        let mut query = db.query("SELECT id, losses FROM delivery WHERE id ");
+        let mut query = db.query(
+            "SELECT d.id, d.losses, i.removed_at FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.id ",
+        );
         query.push_in(ids.iter().map(|id| id.0));
         for row in query.fetch_all(&mut *db).await? {
-            losses.insert(DeliveryId(row.try_get("id")?), row.try_get("losses")?);
+            let removed = row.try_get::<Option<i64>>("removed_at")?.is_some();
+            before.insert(DeliveryId(row.try_get("id")?), (row.try_get("losses")?, removed));
         }
     }
     let mut all = Lost::default();
     let mut by_transfer: BTreeMap<i64, Lost> = BTreeMap::new();
     let (mut changed, mut lost) = (Vec::new(), Vec::new());
     for row in rows.values_mut() {
-        let before = losses.get(&row.id).copied().unwrap_or_default();
-        let for_good = before + 1 >= ROUNDS;
-        let event = if for_good { Event::LostAgain { why: why.clone() } } else { Event::Lost };
+        let (losses, removed) = before.get(&row.id).copied().unwrap_or_default();
+        let for_good = removed || losses + 1 >= ROUNDS;
+        let event = if for_good {
+            let gone = if removed { "; the images were removed here since" } else { "" };
+            Event::LostAgain { why: Failure { text: format!("{text}{gone}"), ..why.clone() } }
+        } else {
+            Event::Lost
+        };
         if row.step(event).is_err() {
             continue;
         }

@@ -415,6 +415,7 @@ mod tests {
         what_was_removed_comes_back_only_if_it_is_sent_again,
         what_is_lost_is_no_reason_to_take_the_same_bytes_for_a_repeat,
         what_cannot_go_any_more_is_not_asked_for_again,
+        what_a_partner_lost_after_its_removal_here_waits_until_it_comes_again,
         whatever_happens_nothing_that_is_owed_is_removed,
     ];
 
@@ -579,6 +580,32 @@ mod tests {
         assert!(claim(&index, "york", 9, 300).await.is_empty());
         let transfer = index.transfer(transfers[0]).await.unwrap().unwrap().transfer;
         assert!(transfer.cancelled.is_some() && transfer.counts.cancelled == 1);
+        let events = index.transfer(transfers[0]).await.unwrap().unwrap().events;
+        assert!(events.iter().all(|event| event.kind != EventKind::Retried), "{events:?}");
+    }
+
+    async fn what_a_partner_lost_after_its_removal_here_waits_until_it_comes_again(on: On) {
+        let (index, _dir) = index(on).await;
+        let arrival = ct(1, 1).to("york", Priority::Routine);
+        let transfers =
+            index.record(std::slice::from_ref(&arrival)).await.unwrap().remove(0).transfers;
+        index.mark_stored(&[arrival.facts.object]).await.unwrap();
+        let sent = claim(&index, "york", 1, 1).await;
+        index.settle(&[(sent[0], accepted(2))], at(2)).await.unwrap();
+        index.note_received_all(&transfers, at(3)).await.unwrap();
+        remove(&index).await;
+
+        let lost = index.lose(&sent, "it does not have it", at(200)).await.unwrap();
+
+        assert_eq!((lost.again, lost.set_aside), (0, 1));
+        let problem = index.transfer(transfers[0]).await.unwrap().unwrap().transfer.problem;
+        let why = problem.unwrap().text;
+        assert_eq!(why, "it does not have it; the images were removed here since");
+        assert_eq!(index.retry(transfers[0], "anna", at(201)).await.unwrap(), 0);
+
+        index.record(&[arrival.again()]).await.unwrap();
+        assert_eq!(index.retry(transfers[0], "anna", at(202)).await.unwrap(), 1);
+        assert_eq!(claim(&index, "york", 9, 300).await, sent);
     }
 
     /// Chance decides what happens; whatever may be claimed afterwards has its images.

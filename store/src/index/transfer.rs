@@ -961,120 +961,159 @@ pub(super) async fn act(
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = found else { return Ok(None) };
-    let transfer: i64 = row.try_get("id")?;
-    let paused = row.try_get::<Option<i64>>("paused_at")?.is_some();
-    let cancelled = row.try_get::<Option<i64>>("cancelled_at")?.is_some();
-    let ms = now.as_millisecond();
-    let (kind, detail, moved) = match action {
+    let acted_on = ActedOn {
+        transfer: row.try_get("id")?,
+        priority: priority(&row, "priority")?,
+        paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
+        cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
+    };
+    let ActedOn { transfer, priority: from, paused, cancelled } = acted_on;
+    // Asking twice is not an event.
+    let (moved, event) = match action {
         Action::Retry => {
-            // A cancelled transfer that a person asks for again goes after all: there is one transfer for a study and a
-            // partner, so this is the only way back.
-            let moved = db.query(
-                "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
-                 failure = NULL, status = NULL, why = NULL, losses = 0 \
-                 WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled') AND NOT EXISTS \
-                 (SELECT 1 FROM instance i WHERE i.id = delivery.instance AND i.removed_at IS NOT NULL)",
-            )
-            .bind(transfer)
-            .bind(if paused { None } else { Some(0_i64) })
-            // Raising a transfer passes over what is cancelled.
-            .bind(row.try_get::<i64>("priority")?)
-            .execute(&mut *db)
-            .await?;
-            // What was removed here cannot go any more: a transfer of nothing else stays as it was given up.
-            let gone: Option<i64> = db
-                .query(
-                    "SELECT d.id FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.transfer = $1 \
-                     AND d.state = 'cancelled' AND i.removed_at IS NOT NULL LIMIT 1",
-                )
-                .bind(transfer)
-                .optional_scalar(&mut *db)
-                .await?;
-            if moved > 0 || (cancelled && gone.is_none()) {
-                db.query(
-                    "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
-                     all_sent_at = NULL, confirmed_at = NULL, retried_at = $2 WHERE id = $1",
-                )
-                .bind(transfer)
-                .bind(ms)
-                .execute(&mut *db)
-                .await?;
-            }
-            (EventKind::Retried, None, moved)
+            let (moved, changed) = retry(&mut *db, &acted_on, now).await?;
+            (moved, changed.then_some((EventKind::Retried, None)))
         }
         Action::Cancel { reason } => {
-            let moved = db.query(
-                "UPDATE delivery SET state = 'cancelled', due = NULL, until = NULL, owner = NULL, failure = NULL, \
-                 status = NULL, why = NULL WHERE transfer = $1 AND state IN ('queued', 'deferred', 'failed')",
-            )
-            .bind(transfer)
-            .execute(&mut *db)
-            .await?;
-            db.query(
-                "UPDATE transfer SET cancelled_at = $2, cancelled_by = $3, cancelled_why = $4 \
-                 WHERE id = $1 AND cancelled_at IS NULL",
-            )
-            .bind(transfer)
-            .bind(ms)
-            .bind(actor)
-            .bind(said(reason))
-            .execute(&mut *db)
-            .await?;
-            (EventKind::Cancelled, said(reason).map(str::to_owned), moved)
+            let moved = cancel(&mut *db, transfer, reason, actor, now).await?;
+            let event = (EventKind::Cancelled, said(reason).map(str::to_owned));
+            (moved, (moved > 0 || !cancelled).then_some(event))
         }
         Action::Pause { reason } => {
-            let moved = db
-                .query("UPDATE delivery SET due = NULL WHERE transfer = $1 AND due IS NOT NULL")
-                .bind(transfer)
-                .execute(&mut *db)
-                .await?;
-            db.query(
-                "UPDATE transfer SET paused_at = $2, paused_by = $3, paused_why = $4 \
-                 WHERE id = $1 AND paused_at IS NULL",
-            )
-            .bind(transfer)
-            .bind(ms)
-            .bind(actor)
-            .bind(said(reason))
-            .execute(&mut *db)
-            .await?;
-            (EventKind::Paused, said(reason).map(str::to_owned), moved)
+            let moved = pause(&mut *db, transfer, reason, actor, now).await?;
+            let event = (EventKind::Paused, said(reason).map(str::to_owned));
+            (moved, (!paused).then_some(event))
         }
         Action::Resume => {
-            let moved = db.query(
-                "UPDATE delivery SET due = CASE state WHEN 'queued' THEN 0 ELSE until END \
-                 WHERE transfer = $1 AND due IS NULL AND state IN ('queued', 'sending', 'deferred')",
-            )
-            .bind(transfer)
-            .execute(&mut *db)
-            .await?;
-            db.query("UPDATE transfer SET paused_at = NULL, paused_by = NULL, paused_why = NULL WHERE id = $1")
-                .bind(transfer)
-                .execute(&mut *db)
-                .await?;
-            (EventKind::Resumed, None, moved)
+            let moved = resume(&mut *db, transfer).await?;
+            (moved, paused.then_some((EventKind::Resumed, None)))
         }
+        Action::Raise { to } if to >= from => (0, None),
         Action::Raise { to } => {
-            let from = priority(&row, "priority")?;
-            if to >= from {
-                return Ok(Some(0));
-            }
             let (moved, _) = raise(&mut *db, transfer, to).await?;
-            (EventKind::PriorityRaised, Some(format!("{from} to {to}")), moved)
+            (moved, Some((EventKind::PriorityRaised, Some(format!("{from} to {to}")))))
         }
     };
-    // Asking twice is not an event.
-    let changed = match action {
-        Action::Retry => moved > 0 || cancelled,
-        Action::Cancel { .. } => moved > 0 || !cancelled,
-        Action::Pause { .. } => !paused,
-        Action::Resume => paused,
-        Action::Raise { .. } => true,
-    };
-    if changed {
+    if let Some((kind, detail)) = event {
         timeline::add(db, transfer, now, kind, Some(actor), detail.as_deref()).await?;
     }
     Ok(Some(moved))
+}
+
+/// A transfer as a person's action finds it.
+struct ActedOn {
+    transfer: i64,
+    priority: Priority,
+    paused: bool,
+    cancelled: bool,
+}
+
+/// Asks anew for what is deferred, set aside or cancelled: says how many deliveries that were, and whether anything changed.
+/// A cancelled transfer goes after all: there is one for a study and a partner, so this is the only way back.
+async fn retry(db: &mut Db, on: &ActedOn, now: Timestamp) -> sqlx::Result<(u64, bool)> {
+    let moved = db.query(
+        "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
+         failure = NULL, status = NULL, why = NULL, losses = 0 \
+         WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled') AND NOT EXISTS \
+         (SELECT 1 FROM instance i WHERE i.id = delivery.instance AND i.removed_at IS NOT NULL)",
+    )
+    .bind(on.transfer)
+    .bind(if on.paused { None } else { Some(0_i64) })
+    // Raising a transfer passes over what is cancelled.
+    .bind(rank(on.priority))
+    .execute(&mut *db)
+    .await?;
+    // What was removed here cannot go any more: a transfer of nothing else stays as it was given up.
+    let gone: Option<i64> = db
+        .query(
+            "SELECT d.id FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.transfer = $1 \
+             AND d.state = 'cancelled' AND i.removed_at IS NOT NULL LIMIT 1",
+        )
+        .bind(on.transfer)
+        .optional_scalar(&mut *db)
+        .await?;
+    let changed = moved > 0 || (on.cancelled && gone.is_none());
+    if changed {
+        db.query(
+            "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
+             all_sent_at = NULL, confirmed_at = NULL, retried_at = $2 WHERE id = $1",
+        )
+        .bind(on.transfer)
+        .bind(now.as_millisecond())
+        .execute(db)
+        .await?;
+    }
+    Ok((moved, changed))
+}
+
+async fn cancel(
+    db: &mut Db,
+    transfer: i64,
+    reason: &str,
+    actor: &str,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let moved = db.query(
+        "UPDATE delivery SET state = 'cancelled', due = NULL, until = NULL, owner = NULL, failure = NULL, \
+         status = NULL, why = NULL WHERE transfer = $1 AND state IN ('queued', 'deferred', 'failed')",
+    )
+    .bind(transfer)
+    .execute(&mut *db)
+    .await?;
+    db.query(
+        "UPDATE transfer SET cancelled_at = $2, cancelled_by = $3, cancelled_why = $4 \
+         WHERE id = $1 AND cancelled_at IS NULL",
+    )
+    .bind(transfer)
+    .bind(now.as_millisecond())
+    .bind(actor)
+    .bind(said(reason))
+    .execute(db)
+    .await?;
+    Ok(moved)
+}
+
+async fn pause(
+    db: &mut Db,
+    transfer: i64,
+    reason: &str,
+    actor: &str,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let moved = db
+        .query("UPDATE delivery SET due = NULL WHERE transfer = $1 AND due IS NOT NULL")
+        .bind(transfer)
+        .execute(&mut *db)
+        .await?;
+    db.query(
+        "UPDATE transfer SET paused_at = $2, paused_by = $3, paused_why = $4 \
+         WHERE id = $1 AND paused_at IS NULL",
+    )
+    .bind(transfer)
+    .bind(now.as_millisecond())
+    .bind(actor)
+    .bind(said(reason))
+    .execute(db)
+    .await?;
+    Ok(moved)
+}
+
+async fn resume(db: &mut Db, transfer: i64) -> sqlx::Result<u64> {
+    let moved = db
+        .query(
+            "UPDATE delivery SET due = CASE state WHEN 'queued' THEN 0 ELSE until END \
+         WHERE transfer = $1 AND due IS NULL AND state IN ('queued', 'sending', 'deferred')",
+        )
+        .bind(transfer)
+        .execute(&mut *db)
+        .await?;
+    db.query(
+        "UPDATE transfer SET paused_at = NULL, paused_by = NULL, paused_why = NULL WHERE id = $1",
+    )
+    .bind(transfer)
+    .execute(db)
+    .await?;
+    Ok(moved)
 }
 
 /// A reason, if one was given.

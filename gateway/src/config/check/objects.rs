@@ -33,18 +33,21 @@ impl Check {
         }
     }
 
-    /// Of a bucket nobody can say how large it is, so its mark is a size.
+    /// Of a bucket nobody can say how large it is, so its mark is a size, and there is none unless it is written.
     pub(super) fn store_high_water(&mut self, main: &Written) -> Option<HighWater> {
-        let (section, body) = Section::of(main, main.file.object_store.as_ref()?);
+        let default = HighWater::Percent(90);
+        let Some(body) = &main.file.object_store else { return Some(default) };
+        let (section, body) = Section::of(main, body);
         let is_s3 = body.kind.as_ref().is_some_and(|kind| kind.get_ref() == "s3");
-        self.text(&section, &body.high_water, |text| match words::high_water(text)? {
+        let written = self.text(&section, &body.high_water, |text| match words::high_water(text)? {
             HighWater::Percent(_) if is_s3 => Err(Bad::new(
                 "a bucket has no size of which this could be a share",
                 "a share, and kind is \"s3\"",
                 "Write how much the data sets may take together, such as high-water = \"20TiB\".",
             )),
             mark => Ok(mark),
-        })
+        });
+        written.or((!is_s3).then_some(default))
     }
 
     fn file_store(&mut self, section: &Section<'_>, body: &ObjectStoreSection) -> ObjectStore {

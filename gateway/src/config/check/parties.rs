@@ -143,23 +143,10 @@ impl Check {
         let associations = body.associations.as_ref().and_then(|number| {
             self.note(section, number.span(), words::whole(*number.get_ref(), &(1..=64)))
         });
-        let words = [Compress::Auto, Compress::Never, Compress::Always]
-            .map(|compress| (compress.word(), Some(compress)));
-        let compress = self.text(section, &body.compress, |text| {
-            words::one_of("compress of a partner", text, &words)
-        });
         let may = match &body.may {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
         };
-        let means = [
-            ("auto", Some(ProofMeans::Auto)),
-            ("storage-commitment", Some(ProofMeans::StorageCommitment)),
-            ("query", Some(ProofMeans::Query)),
-            ("none", Some(ProofMeans::None)),
-        ];
-        let proof =
-            self.text(section, &body.proof, |text| words::one_of("a means of proof", text, &means));
         let phone = self.text(section, &body.phone, words::line);
         let name = name?;
         Some(Partner {
@@ -171,11 +158,29 @@ impl Check {
             certificates,
             certificates_until,
             associations: associations.unwrap_or(Partner::ASSOCIATIONS),
-            compress: compress.unwrap_or_default(),
+            compress: self.compress(section, &body.compress),
             may,
-            proof: proof.unwrap_or_default(),
+            proof: self.means_of_proof(section, &body.proof),
             phone,
         })
+    }
+
+    fn compress(&mut self, section: &Section<'_>, compress: &Text) -> Compress {
+        let words = [Compress::Auto, Compress::Never, Compress::Always]
+            .map(|compress| (compress.word(), Some(compress)));
+        let understand = |text: &str| words::one_of("compress of a partner", text, &words);
+        self.text(section, compress, understand).unwrap_or_default()
+    }
+
+    fn means_of_proof(&mut self, section: &Section<'_>, proof: &Text) -> ProofMeans {
+        let words = [
+            ("auto", Some(ProofMeans::Auto)),
+            ("storage-commitment", Some(ProofMeans::StorageCommitment)),
+            ("query", Some(ProofMeans::Query)),
+            ("none", Some(ProofMeans::None)),
+        ];
+        let understand = |text: &str| words::one_of("a means of proof", text, &words);
+        self.text(section, proof, understand).unwrap_or_default()
     }
 
     fn permissions(&mut self, section: &Section<'_>, may: &Texts) -> BTreeSet<Permission> {
