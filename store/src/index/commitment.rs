@@ -103,7 +103,7 @@ pub(super) async fn take(
     Ok(id.map(owed))
 }
 
-/// What is here of these.
+/// What is here of these: rows also stay of what was removed, or is lost, and nobody may rely on that.
 pub(super) async fn held(
     db: &mut Db,
     instances: &[SopInstanceUid],
@@ -111,7 +111,8 @@ pub(super) async fn held(
     let mut held: HashMap<_, Vec<_>> = HashMap::with_capacity(instances.len());
     for uids in instances.chunks(db::MOST) {
         let mut query = db.query(
-            "SELECT sop_instance, object, sop_class, stored, quarantined FROM instance WHERE sop_instance ",
+            "SELECT sop_instance, object, sop_class, stored, quarantined FROM instance \
+             WHERE removed_at IS NULL AND lost_at IS NULL AND sop_instance ",
         );
         query.push_in(uids.iter().map(SopInstanceUid::as_str)).push(" ORDER BY version");
         for row in query.fetch_all(&mut *db).await? {
@@ -186,12 +187,14 @@ pub(super) async fn end(db: &mut Db, id: i64) -> sqlx::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Remover;
     use super::super::samples::{On, at, ct, index, on_both};
     use super::*;
 
     on_both![
         a_request_is_owed_a_report_until_it_was_taken_and_its_verdict_stands,
         what_is_here_is_told_by_version,
+        what_was_removed_or_is_lost_is_not_here,
     ];
 
     fn request(transaction: &str, numbers: &[u32]) -> CommitmentRequest {
@@ -243,5 +246,21 @@ mod tests {
             held[&wanted[0]].iter().map(|held| (held.object, held.stored)).collect();
         assert_eq!(versions, [(objects[0], true), (objects[1], false)]);
         assert!(!held.contains_key(&wanted[1]));
+    }
+
+    async fn what_was_removed_or_is_lost_is_not_here(on: On) {
+        let (index, _dir) = index(on).await;
+        let (removed, lost) = (ct(1, 1), ct(2, 1));
+        let objects = [removed.facts.object, lost.facts.object];
+        index.record(&[removed, lost]).await.unwrap();
+        index.mark_stored(&objects).await.unwrap();
+        let wanted: Vec<_> = ["1.2.1.9.1", "1.2.2.9.1"].map(|uid| uid.parse().unwrap()).into();
+        assert_eq!(index.held(&wanted).await.unwrap().len(), 2);
+
+        let study = index.study_at_rest(&"1.2.1".parse().unwrap()).await.unwrap().unwrap();
+        index.remove_images(&study, Remover::Rule("a rule"), at(9)).await.unwrap();
+        index.mark_lost(&objects[1..], at(9)).await.unwrap();
+
+        assert!(index.held(&wanted).await.unwrap().is_empty());
     }
 }
