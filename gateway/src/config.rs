@@ -7,6 +7,7 @@
 
 mod check;
 mod file;
+mod pace;
 pub mod report;
 pub mod values;
 mod words;
@@ -24,6 +25,7 @@ pub use gantry_store::spool::HighWater;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use pace::{Associations, Hours, Pace};
 pub use report::{Finding, Problems, Severity, Style, Warning};
 pub(crate) use values::duration_text;
 pub use values::{Fingerprint, HostPort, Pattern};
@@ -373,7 +375,7 @@ impl Default for Delivery {
     fn default() -> Self {
         Self {
             retry_floor: Duration::from_secs(5),
-            retry_ceiling: Duration::from_mins(10),
+            retry_ceiling: Duration::from_mins(15),
             emergency_retry_ceiling: Duration::from_secs(30),
             give_up_after: Some(Duration::from_hours(7 * 24)),
             association_idle: Duration::from_secs(10),
@@ -443,7 +445,9 @@ pub struct Partner {
     /// When the last of these certificates expires.
     pub certificates_until: Option<Timestamp>,
     /// How many associations to it at once; one more is kept for emergencies.
-    pub associations: usize,
+    pub associations: Associations,
+    /// When and how fast what is no emergency goes to it.
+    pub pace: Pace,
     /// Whether what goes to it is compressed on the way, without loss.
     pub compress: Compress,
     /// What may happen between it and this node.
@@ -455,9 +459,6 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// Unless the file says otherwise.
-    pub const ASSOCIATIONS: usize = 4;
-
     /// Whether that may happen.
     pub fn may(&self, permission: Permission) -> bool {
         self.may.contains(&permission)

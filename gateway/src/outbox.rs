@@ -5,6 +5,7 @@
 //! batches; until that is written a delivery does not count as made, and after a crash it is made again. `schedule` says
 //! when a failed one is due; `team` is what a partner's workers know together.
 
+pub mod breadth;
 pub mod recorder;
 pub mod schedule;
 pub mod team;
@@ -32,6 +33,7 @@ pub struct Call {
     work: Notify,
     at_once: AtomicBool,
     emergency: AtomicBool,
+    emergencies: watch::Sender<u64>,
 }
 
 impl Call {
@@ -48,6 +50,11 @@ impl Call {
     /// Whether an emergency has come since this was last asked.
     pub fn take_emergency(&self) -> bool {
         self.emergency.swap(false, Ordering::AcqRel)
+    }
+
+    /// A counter that goes up with every emergency that comes.
+    pub fn emergencies(&self) -> watch::Receiver<u64> {
+        self.emergencies.subscribe()
     }
 
     fn ring(&self) {
@@ -82,6 +89,7 @@ impl Wake for Bell {
         if let Some(call) = self.partners.get(partner) {
             if priority == Priority::Emergency {
                 call.emergency.store(true, Ordering::Release);
+                call.emergencies.send_modify(|count| *count += 1);
             }
             call.ring();
         }

@@ -439,9 +439,9 @@ fn send(
 ) {
     for partner in &shared.config.partners {
         let team = team::Team::new(partner.clone(), bell.of(&partner.name));
-        for number in 0..=partner.associations {
-            let reserved = number == partner.associations;
-            let worker = worker::Worker::new(shared.clone(), team.clone(), reserved);
+        let others = (0..partner.associations.most()).map(worker::Post::Beyond);
+        for post in others.chain([worker::Post::Emergencies]) {
+            let worker = worker::Worker::new(shared.clone(), team.clone(), post);
             let (recovered, stop) = (recovered.clone(), shared.stop.clone());
             tasks.spawn(async move {
                 tokio::select! {

@@ -8,8 +8,8 @@ use gantry_store::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
 use jiff::Timestamp;
 
 use crate::config::{
-    Compress, Condition, Config, Fact, Fingerprint, HostPort, Node, Partner, PartnerTls, Pattern,
-    Permission, Protect, Route,
+    Associations, Compress, Condition, Config, Fact, Fingerprint, HostPort, Node, Pace, Partner,
+    PartnerTls, Pattern, Permission, Protect, Route,
 };
 
 /// A partner that may be sent to, at an address where nothing is.
@@ -22,7 +22,8 @@ pub(crate) fn partner(name: &str) -> Partner {
         tls: PartnerTls::Mutual,
         certificates: Vec::new(),
         certificates_until: None,
-        associations: 2,
+        associations: Associations::Fixed(2),
+        pace: Pace::default(),
         compress: Compress::default(),
         may: [Permission::Receive].into(),
         proof: crate::config::ProofMeans::Auto,

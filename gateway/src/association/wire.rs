@@ -100,13 +100,20 @@ impl From<io::Error> for WireError {
 pub struct Tcp(TcpStream);
 
 impl Tcp {
-    /// Takes over a connection, and turns our own Nagle's algorithm off. Half-open peers are found by keep-alive probes.
+    /// After so long without a word from the peer's kernel there is no network between us: packets are dropped, or the
+    /// machine is off. A peer that is merely slow, or stopped, still acknowledges and answers probes.
+    pub const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+    /// Takes over a connection, and turns our own Nagle's algorithm off. A dead network is found by what is not
+    /// acknowledged, or where nothing is under way by probes, after [`Tcp::DEAD_AFTER`], give or take a probe.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(30))
-            .with_interval(Duration::from_secs(10));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+            .with_time(Self::DEAD_AFTER / 3)
+            .with_interval(Self::DEAD_AFTER / 6);
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(Self::DEAD_AFTER))?;
         Ok(Self(stream))
     }
 }

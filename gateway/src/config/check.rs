@@ -8,6 +8,7 @@ mod certificates;
 mod database;
 mod node;
 mod objects;
+mod pace;
 mod parties;
 mod retention;
 mod routes;

@@ -19,8 +19,10 @@ pub fn longest(settings: &Delivery, priority: Priority, failures: u32) -> Durati
     doubled.min(ceiling)
 }
 
-/// When to try again: somewhere between half of the longest wait and all of it, so that what failed together does not come
-/// back together, and nothing comes back at once.
+/// What is waited at least, so that nothing comes back at once.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// When to try again: at any moment up to the longest wait, so that what failed together does not come back together.
 pub fn next_try(
     settings: &Delivery,
     priority: Priority,
@@ -33,7 +35,8 @@ pub fn next_try(
     let share = SystemRandom::new()
         .fill(&mut random)
         .map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
-    let wait = longest.mul_f64(0.5 + 0.5 * share);
+    let shortest = SHORTEST.min(longest / 2);
+    let wait = shortest + (longest - shortest).mul_f64(share);
     now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_mins(10))
 }
 
@@ -111,10 +114,15 @@ mod tests {
     #[test]
     fn a_try_comes_neither_at_once_nor_after_the_longest_wait() {
         let (settings, now) = (Delivery::default(), Timestamp::UNIX_EPOCH);
+        let mut waits = Vec::new();
         for _ in 0..100 {
             let wait =
                 next_try(&settings, Priority::Routine, 3, now).duration_since(now).as_secs_f64();
-            assert!((10.0..=20.0).contains(&wait), "{wait}");
+            assert!((1.0..=20.0).contains(&wait), "{wait}");
+            waits.push(wait);
         }
+        // All of the time up to the longest wait is used.
+        let early = waits.iter().filter(|wait| **wait < 10.5).count();
+        assert!((20..=80).contains(&early), "{early} of 100");
     }
 }

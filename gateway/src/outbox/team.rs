@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_store::facts::Priority;
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 
+use super::breadth::Breadth;
 use super::{Call, schedule};
-use crate::config::{Compress, Config, Delivery, Partner};
+use crate::config::{Associations, Compress, Config, Delivery, Partner};
+use crate::partner::flow::{Flow, Throttle};
 use crate::partner::link::{Encoder, Link};
 use crate::partner::store_scu::Wanted;
 
@@ -27,10 +29,11 @@ const LIMIT_HOLDS: Duration = Duration::from_mins(5);
 pub struct Team {
     partner: Partner,
     call: Arc<Call>,
+    flow: Flow,
     shared: Mutex<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     trouble: Trouble,
     places: Places,
@@ -38,6 +41,8 @@ struct Shared {
     kinds: Wanted,
     /// What went over the link lately.
     link: Link,
+    /// How many associations that link needs.
+    breadth: Breadth,
     /// How many batches are in hand, of each priority.
     in_hand: [usize; Priority::ALL.len()],
 }
@@ -95,7 +100,8 @@ pub struct InHand<'a> {
 impl Team {
     /// The team of a partner; `call` is rung when something is to be sent, or a person wants it tried now.
     pub fn new(partner: Partner, call: Arc<Call>) -> Arc<Self> {
-        Arc::new(Self { partner, call, shared: Mutex::default() })
+        let shared = Mutex::new(Shared::new(partner.associations));
+        Arc::new(Self { partner, call, flow: Flow::default(), shared })
     }
 
     /// Whom it sends to.
@@ -142,9 +148,43 @@ impl Team {
         std::mem::take(&mut self.shared().trouble).failures > 0
     }
 
-    /// Notes that an instance of so many bytes began to go then, and has arrived.
+    /// Notes that an instance of so many bytes began to go then, as fast as the link is, and has arrived.
     pub fn passed(&self, begun: Instant, bytes: u64) {
-        self.shared().link.note(begun, Instant::now(), bytes);
+        let ended = Instant::now();
+        let (more, wanted) = {
+            let mut shared = self.shared();
+            shared.link.note(begun, ended, bytes);
+            let busy = shared.in_hand.iter().sum();
+            (shared.breadth.note(begun, ended, bytes, busy), shared.breadth.wanted())
+        };
+        if more {
+            tracing::debug!(
+                partner = self.partner.name,
+                associations = wanted,
+                "link takes more at once"
+            );
+            self.call.ring();
+        }
+    }
+
+    /// How many associations are to be had at once, apart from the one for emergencies, while there is work for them.
+    pub fn breadth(&self) -> usize {
+        self.shared().breadth.wanted()
+    }
+
+    /// Whether what has this priority waits for the partner's off-peak hours.
+    pub fn holds(&self, priority: Priority) -> bool {
+        self.partner.pace.holds(priority, &Zoned::now())
+    }
+
+    /// Bytes a second that what has this priority may take together; `None` for as many as there are.
+    pub fn rate_for(&self, priority: Priority) -> Option<u64> {
+        self.partner.pace.rate_for(priority, &Zoned::now())
+    }
+
+    /// What lets one instance wait for the rate; not once an emergency has come meanwhile.
+    pub fn throttle(&self, rate: Option<u64>) -> Throttle<'_> {
+        self.flow.throttle(rate, self.call.emergencies())
     }
 
     /// Whether to compress what goes uncompressed otherwise.
@@ -154,8 +194,18 @@ impl Team {
             Compress::Always => true,
             Compress::Never => false,
             // The encoder is measured, which takes a moment, only for a link that may be slower.
-            Compress::Auto => slower(f64::INFINITY) && slower(encoder.rate()),
+            // So is one that may not be used as fast as it is.
+            Compress::Auto => {
+                let limited = self.rate_for(priority).map(|rate| rate as f64);
+                limited.is_some_and(|rate| rate < encoder.rate())
+                    || slower(f64::INFINITY) && slower(encoder.rate())
+            }
         }
+    }
+
+    /// Whether the partner could not be had when it was last tried, and is to show that it can before it is sent anything.
+    pub fn is_on_trial(&self) -> bool {
+        self.shared().is_on_trial()
     }
 
     /// Whether a worker without an association may ask for one.
@@ -212,10 +262,24 @@ impl Team {
 }
 
 impl Shared {
+    fn new(associations: Associations) -> Self {
+        Self {
+            trouble: Trouble::default(),
+            places: Places::default(),
+            kinds: Wanted::default(),
+            link: Link::default(),
+            breadth: Breadth::new(associations),
+            in_hand: Default::default(),
+        }
+    }
+
+    /// After a failure one worker finds out whether the partner is back.
+    fn is_on_trial(&self) -> bool {
+        self.trouble.failures > 0
+    }
+
     fn has_room(&self) -> bool {
-        // After a failure one worker finds out whether the partner is back.
-        let on_trial = self.trouble.failures > 0;
-        self.places.has_room() && !(on_trial && self.places.open > 0)
+        self.places.has_room() && !(self.is_on_trial() && self.places.open > 0)
     }
 
     fn count(&mut self, priority: Priority) -> Option<&mut usize> {
@@ -347,7 +411,8 @@ mod tests {
 
     #[test]
     fn breaks_at_new_instances_are_the_partners_fault_and_those_at_old_ones_are_not() {
-        let (mut shared, settings) = (Shared::default(), Delivery::default());
+        let mut shared = Shared::new(Associations::Auto);
+        let settings = Delivery::default();
         let mut broke = |attempt, second| {
             let now = Timestamp::from_second(second).unwrap();
             shared.broke(&settings, Priority::Routine, attempt, now)

@@ -1,7 +1,7 @@
 //! One worker: claims, sends, reports, on one association at a time.
 //!
-//! A partner has as many workers as associations are configured, and one more that sends nothing but emergencies, unless
-//! the partner serves too few associations for that. After each instance a worker asks whether something more urgent
+//! A partner has as many workers as it may have associations, and one more that sends nothing but emergencies, unless the
+//! partner serves too few associations for that. Those beyond what the link needs (`breadth`) rest. After each instance a worker asks whether something more urgent
 //! waits or is in another's hands; if so it gives back what it has not begun. When the partner as a whole cannot be had,
 //! all of its workers wait together, and a person's retry or the time ends the wait.
 
@@ -101,14 +101,27 @@ enum Next {
 pub struct Worker {
     shared: Arc<Shared>,
     team: Arc<Team>,
-    /// Whether it sends nothing but emergencies.
-    reserved: bool,
+    post: Post,
+}
+
+/// What a worker is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Post {
+    /// For whatever is to be sent, while so many others are not enough.
+    Beyond(usize),
+    /// For emergencies alone.
+    Emergencies,
 }
 
 impl Worker {
-    /// A worker of a team. A `reserved` one sends nothing but emergencies.
-    pub fn new(shared: Arc<Shared>, team: Arc<Team>, reserved: bool) -> Self {
-        Self { shared, team, reserved }
+    /// A worker of a team.
+    pub fn new(shared: Arc<Shared>, team: Arc<Team>, post: Post) -> Self {
+        Self { shared, team, post }
+    }
+
+    /// Whether the others are enough.
+    fn rests(&self) -> bool {
+        matches!(self.post, Post::Beyond(others) if others >= self.team.breadth())
     }
 
     /// Works until the node stops; the instance in hand is finished.
@@ -118,7 +131,8 @@ impl Worker {
         let idle = self.shared.config.delivery.association_idle;
         while !stop.is_cancelled() {
             let left_alone = self.team.left_alone_for();
-            let may = left_alone.is_none() && (line.is_some() || self.team.has_room());
+            let may =
+                left_alone.is_none() && !self.rests() && (line.is_some() || self.team.has_room());
             let batch = if may { self.claim().await } else { None };
             if let Some((claims, in_hand)) = batch {
                 self.send_all(&claims, in_hand, &mut line).await;
@@ -151,8 +165,10 @@ impl Worker {
         let (index, partner) = (&self.shared.index, &self.team.partner().name);
         let now = Timestamp::now();
         let Some(urgency) = index.most_urgent(partner, now).await? else { return Ok(None) };
-        let not_mine = self.reserved && urgency != Priority::Emergency && !self.team.is_limited();
-        if not_mine || self.team.has_in_hand_before(urgency) {
+        let not_mine = self.post == Post::Emergencies
+            && urgency != Priority::Emergency
+            && !self.team.is_limited();
+        if not_mine || self.team.holds(urgency) || self.team.has_in_hand_before(urgency) {
             return Ok(None);
         }
         // Before they are claimed, as from then on the rows do not show others that something urgent is there.
@@ -260,7 +276,11 @@ impl Worker {
         let contexts = |kinds: &Wanted| store_scu::contexts(kinds, partner.compress);
         let wanted = self.team.kinds_with(needed, |kinds| contexts(kinds).len() < MAX_CONTEXTS);
         let contexts = contexts(&wanted);
-        let association = connect::connect(config, partner, contexts.clone(), patience).await?;
+        let association = if self.team.is_on_trial() {
+            connect::connect_on_trial(config, partner, contexts.clone(), patience).await?
+        } else {
+            connect::connect(config, partner, contexts.clone(), patience).await?
+        };
         place.opened();
         self.note_answers(&association, contexts);
         Ok(Line { association, wanted, used: Instant::now(), _place: place })
@@ -327,8 +347,13 @@ impl Worker {
                 self.set_aside(claim, no_context(claim)).await;
                 continue;
             }
-            let sent = store_scu::send(&mut line.association, &mut pieces).await;
+            let rate = self.team.rate_for(claim.priority);
+            let mut throttle = self.team.throttle(rate);
+            let sent = store_scu::send(&mut line.association, &mut pieces, &mut throttle).await;
             line.used = Instant::now();
+            if let (Sent::Answered(_, description, begun), None) = (&sent, rate) {
+                self.team.passed(*begun, description.length);
+            }
             match self.settle(claim, sent).await {
                 Next::GoOn => {}
                 next => return (next, position + 1),
@@ -336,6 +361,7 @@ impl Worker {
             let last = position + 1 == orders.len();
             if !last
                 && (self.shared.stop.is_cancelled()
+                    || self.team.holds(claim.priority)
                     || self.something_more_urgent(claim.priority).await)
             {
                 return (Next::GiveBack, position + 1);
@@ -382,7 +408,7 @@ impl Worker {
     async fn settle(&self, claim: &Claim, sent: Sent) -> Next {
         let config = &self.shared.config;
         match sent {
-            Sent::Answered(status, description, begun) => {
+            Sent::Answered(status, description, _) => {
                 if self.team.succeeded() {
                     self.bring_forward().await;
                 }
@@ -391,7 +417,6 @@ impl Worker {
                     schedule::next_try(&config.delivery, claim.priority, claim.attempt, now);
                 let event = store_scu::outcome(status, &description, now, come_back);
                 if let Event::Accept(_) = &event {
-                    self.team.passed(begun, description.length);
                     self.shared.metrics.sent.get_or_create(&self.label()).inc();
                 } else {
                     tracing::warn!(partner = self.team.partner().name, instance = %claim.sop_instance, %status, "partner did not take an instance");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dicom_dictionary_std::uids;
 use gantry_store::dicom::{AeTitle, SopClassUid, TransferSyntax};
 use gantry_store::index::{Failure, FailureKind};
 use tokio::net::{TcpStream, lookup_host};
@@ -71,6 +72,27 @@ pub async fn connect(
     patience: Duration,
 ) -> Result<Association, Failure> {
     call(config, Callee::partner(config, partner), contexts, None, patience).await
+}
+
+/// The same with a partner that could not be had: it must answer a C-ECHO before it is sent anything, so that no instance
+/// is spent on finding out. One that does not provide verification has shown enough by accepting.
+pub async fn connect_on_trial(
+    config: &Config,
+    partner: &Partner,
+    mut contexts: Vec<(SopClassUid, Vec<TransferSyntax>)>,
+    patience: Duration,
+) -> Result<Association, Failure> {
+    let implicit = TransferSyntax::implicit_vr_little_endian();
+    let verification = uids::VERIFICATION.parse().ok();
+    contexts.splice(..0, verification.clone().map(|class| (class, vec![implicit.clone()])));
+    let mut association = connect(config, partner, contexts, patience).await?;
+    if verification.is_some_and(|class| association.context_for(&class, &implicit).is_some()) {
+        association.set_patience(patience);
+        // Whatever it answers, it answers.
+        let _ = association.echo().await.map_err(|error| explain(&error))?;
+        association.set_patience(config.delivery.response_timeout);
+    }
+    Ok(association)
 }
 
 /// The same, for whoever is called; `provides` is a service that this end provides.

@@ -11,6 +11,7 @@ use gantry_store::index::{Claim, Event, Failure, FailureKind, Receipt};
 use jiff::Timestamp;
 
 use super::connect::{self, Association};
+use super::flow::Throttle;
 use crate::association::dimse::CStoreRq;
 use crate::association::requestor::{MAX_CONTEXTS, RequestError};
 use crate::association::status::{Meaning, Status};
@@ -175,10 +176,11 @@ pub enum Sent {
     Broken(Failure),
 }
 
-/// Sends one instance, as its pieces come.
+/// Sends one instance, as its pieces come, each when it may go.
 pub async fn send(
     association: &mut Association,
     pieces: &mut tokio::sync::mpsc::Receiver<Piece>,
+    throttle: &mut Throttle<'_>,
 ) -> Sent {
     let stopped = || Failure {
         kind: FailureKind::SourceUnreadable,
@@ -202,11 +204,13 @@ pub async fn send(
     loop {
         match pieces.recv().await {
             Some(Piece::Data(bytes, false)) => {
+                throttle.wait(bytes.len()).await;
                 if let Err(error) = storing.data(&bytes).await {
                     return broken(&error);
                 }
             }
             Some(Piece::Data(bytes, true)) => {
+                throttle.wait(bytes.len()).await;
                 return match storing.end(&bytes).await {
                     Ok(status) => Sent::Answered(status, description, begun),
                     Err(error) => broken(&error),

@@ -235,6 +235,14 @@ impl Circumstances<'_> {
     pub(super) fn partner_name<'a>(&'a self, transfer: &'a TransferSummary) -> &'a str {
         self.partner.map_or(&transfer.partner, |partner| &partner.display_name)
     }
+
+    /// When the partner's off-peak hours begin, where the transfer waits for them.
+    fn goes_from(&self, transfer: &TransferSummary) -> Option<String> {
+        let pace = &self.partner?.pace;
+        let now = self.reader.now.to_zoned(self.reader.zone.clone());
+        let opens = pace.opens(&now)?;
+        pace.holds(transfer.priority, &now).then(|| self.reader.moment(opens).short)
+    }
 }
 
 /// Where a transfer stands, in the one sentence that people read.
@@ -257,6 +265,13 @@ pub(super) fn sentence(
         }
         TransferState::Receiving => format!("{} so far.", images(counts.total)),
         TransferState::Queued => match at.ahead {
+            _ if let Some(from) = at.goes_from(transfer) => {
+                let goes = if counts.total == 1 { "goes" } else { "go" };
+                format!(
+                    "{} {goes} from {from} on, as routine waits for that.",
+                    images(counts.total)
+                )
+            }
             None => format!("{} ready to go to {partner}.", images(counts.total)),
             Some(0) => "This one is next.".to_owned(),
             Some(1) => "1 transfer is ahead of this one.".to_owned(),
@@ -264,9 +279,12 @@ pub(super) fn sentence(
         },
         TransferState::Sending => {
             let progress = format!("{} of {}", grouped(counts.delivered), images(counts.total));
-            match time_left(transfer, at.reader.now) {
-                Some(left) => format!("{progress}, about {left} left."),
-                None => format!("{progress}."),
+            match (at.goes_from(transfer), time_left(transfer, at.reader.now)) {
+                (Some(from), _) => {
+                    format!("{progress}. The rest goes from {from} on, as routine waits for that.")
+                }
+                (None, Some(left)) => format!("{progress}, about {left} left."),
+                (None, None) => format!("{progress}."),
             }
         }
         TransferState::Sent => {
@@ -542,6 +560,35 @@ mod tests {
         assert_eq!(
             read(&transfer, TransferState::Confirmed, None),
             "St Elsewhere has as many images of each series as were sent: 412 images, counted at 09:26."
+        );
+    }
+
+    #[test]
+    fn what_waits_for_off_peak_hours_says_until_when() {
+        let counts = Counts { total: 412, delivered: 12, queued: 400, ..Counts::default() };
+        let mut transfer = transfer(counts);
+        let mut config = config_with(&[("st-elsewhere", "SE_PACS", NO_PINS)]);
+        config.partners[0].pace.off_peak = "19:00-07:00".parse().ok();
+        config.partners[0].pace.routine_waits = true;
+        let reader = Reader { now: at("2026-11-22T09:21:05Z"), zone: TimeZone::UTC };
+        let at = Circumstances {
+            reader: &reader,
+            ae_title: "RXX_GW",
+            partner: config.partner("st-elsewhere"),
+            ahead: None,
+        };
+        let emergency = sentence(&transfer, TransferState::Sending, &at);
+        assert!(!emergency.contains("19:00"), "{emergency}");
+
+        transfer.priority = Priority::Routine;
+
+        assert_eq!(
+            sentence(&transfer, TransferState::Sending, &at),
+            "12 of 412 images. The rest goes from 19:00 on, as routine waits for that."
+        );
+        assert_eq!(
+            sentence(&transfer, TransferState::Queued, &at),
+            "412 images go from 19:00 on, as routine waits for that."
         );
     }
 

@@ -3,7 +3,7 @@
 //! Reads the configuration and what the node has noted, so the node need not run.
 
 use clap::Args;
-use gantry_gateway::config::Config;
+use gantry_gateway::config::{Associations, Config, Pace};
 use gantry_gateway::partner::capabilities::{Capabilities, Capability};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -36,6 +36,9 @@ struct View<'a> {
     may: Vec<&'static str>,
     compress: &'static str,
     associations: usize,
+    rate: Option<u64>,
+    off_peak: Option<String>,
+    routine_waits_for_off_peak: bool,
     phone: Option<&'a str>,
     certificates_until: Option<Timestamp>,
     takes: Vec<Capability>,
@@ -53,7 +56,10 @@ pub(super) fn run(arguments: &Arguments, config: &Config, output: Output) -> Res
         address: partner.address.to_string(),
         may: partner.may.iter().copied().map(permission).collect(),
         compress: partner.compress.word(),
-        associations: partner.associations,
+        associations: partner.associations.most(),
+        rate: partner.pace.rate,
+        off_peak: partner.pace.off_peak.map(|hours| hours.to_string()),
+        routine_waits_for_off_peak: partner.pace.routine_waits,
         phone: partner.phone.as_deref(),
         certificates_until: partner.certificates_until,
         takes: Capabilities::of(&config.node.data_dir).known(&partner.name, now),
@@ -69,7 +75,8 @@ pub(super) fn run(arguments: &Arguments, config: &Config, output: Output) -> Res
         ("address", view.address.clone()),
         ("may", view.may.join(", ")),
         ("compress", view.compress.to_owned()),
-        ("at once", words::count(view.associations as u64, "association", "associations")),
+        ("at once", at_once(partner.associations)),
+        ("pace", pace(&partner.pace)),
         ("certificate", until.map_or_else(|| "-".to_owned(), |day| format!("until {day}"))),
         ("phone", view.phone.unwrap_or("-").to_owned()),
     ] {
@@ -89,4 +96,31 @@ pub(super) fn run(arguments: &Arguments, config: &Config, output: Output) -> Res
     });
     output.table(&["KIND OF OBJECT", "ENCODING", "TAKEN", "ASKED"], rows.collect())?;
     Ok(Exit::Done)
+}
+
+fn at_once(associations: Associations) -> String {
+    match associations {
+        Associations::Fixed(count) => words::count(count as u64, "association", "associations"),
+        Associations::Auto => format!(
+            "{} to {} associations, as the link needs",
+            Associations::FEWEST,
+            Associations::MOST
+        ),
+    }
+}
+
+/// When and how fast what is no emergency goes.
+fn pace(pace: &Pace) -> String {
+    let rate = pace.rate.map(|rate| format!("{} a second", words::bytes(rate)));
+    match (rate, pace.off_peak) {
+        (None, None) => "as fast as the link is".to_owned(),
+        (Some(rate), None) => format!("{rate} for what is no emergency"),
+        (None, Some(hours)) => format!("routine only {hours}"),
+        (Some(rate), Some(hours)) if pace.routine_waits => {
+            format!("routine only {hours}, urgent {rate} in other hours")
+        }
+        (Some(rate), Some(hours)) => {
+            format!("{rate} for what is no emergency, but for {hours}")
+        }
+    }
 }

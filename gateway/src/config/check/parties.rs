@@ -140,9 +140,6 @@ impl Check {
                 (Vec::new(), None)
             }
         };
-        let associations = body.associations.as_ref().and_then(|number| {
-            self.note(section, number.span(), words::whole(*number.get_ref(), &(1..=64)))
-        });
         let may = match &body.may {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
@@ -157,7 +154,8 @@ impl Check {
             tls: tls.unwrap_or_default(),
             certificates,
             certificates_until,
-            associations: associations.unwrap_or(Partner::ASSOCIATIONS),
+            associations: self.associations(section, body),
+            pace: self.pace(section, body),
             compress: self.compress(section, &body.compress),
             may,
             proof: self.means_of_proof(section, &body.proof),

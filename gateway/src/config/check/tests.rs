@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::report::Style;
 use super::super::{
-    Acknowledge, Compress, Fact, HostPort, ListenerTls, PartnerTls, Permission, Protect, WebTls,
+    Acknowledge, Associations, Compress, Fact, HostPort, ListenerTls, PartnerTls, Permission,
+    Protect, WebTls,
 };
 use super::super::{Database, Delivery, Intake, Limits, Log, ObjectStore};
 use super::*;
@@ -252,6 +253,36 @@ fn a_partner_is_compressed_for_as_its_word_says() {
 }
 
 #[test]
+fn a_partner_is_sent_what_is_no_emergency_when_and_as_fast_as_its_words_say() {
+    let folder = Folder::new();
+    let with = |lines: &str| GANTRY_TOML.replace("associations = 4\n", lines);
+    let pace = |lines: &str| {
+        let (config, _) = folder.load(&with(lines)).unwrap();
+        let partner = config.partner("royal-infirmary").unwrap();
+        let pace = partner.pace.clone();
+        let hours = pace.off_peak.map(|hours| hours.to_string());
+        (partner.associations, pace.rate, hours, pace.routine_waits)
+    };
+    assert_eq!(pace(""), (Associations::Auto, None, None, false));
+    assert_eq!(pace("associations = \"auto\"\nrate = \"2MiB\"\n").1, Some(2 << 20));
+    let night = "associations = 9\noff-peak = \"19:00-07:00\"\nroutine = \"off-peak\"\n";
+    assert_eq!(pace(night), (Associations::Fixed(9), None, Some("19:00-07:00".into()), true));
+
+    for (lines, words) in [
+        ("associations = 0\n", "0 is not a number that can stand here"),
+        ("associations = \"many\"\n", "neither a number nor \"auto\""),
+        ("rate = \"1B\"\n", "too small"),
+        ("rate = \"1MiB\"\noff-peak = \"7-19\"\n", "two digits"),
+        ("routine = \"off-peak\"\n", "off-peak is missing"),
+        ("off-peak = \"19:00-07:00\"\n", "change nothing here"),
+        ("rate = \"1MiB\"\nroutine = \"never\"\n", "routine of a partner cannot be"),
+    ] {
+        let findings = folder.findings(&with(lines)).concat();
+        assert!(findings.contains(words), "{lines}: {findings}");
+    }
+}
+
+#[test]
 fn a_problem_looks_like_this() {
     let folder = Folder::new();
     let problems = folder
@@ -324,7 +355,7 @@ fn what_is_written_is_what_runs() {
     let partner = config.partner("royal-infirmary").unwrap();
     assert_eq!(
         (partner.tls, partner.certificates.len(), partner.associations),
-        (PartnerTls::Mutual, 1, 4)
+        (PartnerTls::Mutual, 1, Associations::Fixed(4))
     );
     assert!(partner.may(Permission::Send) && partner.certificates_until.is_some());
     let route = &config.routes[0];
