@@ -2,6 +2,7 @@
 
 pub mod capabilities;
 pub mod connect;
+pub mod flow;
 pub mod link;
 pub mod proof;
 pub mod reporter;

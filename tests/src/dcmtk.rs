@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use sample_studies::Study;
@@ -14,6 +15,7 @@ use tokio::process::Command;
 use crate::certificates::{Certificates, Identity};
 use crate::digest;
 use crate::eventually::eventually;
+use crate::namespace::Namespace;
 use crate::network::{free_port, is_listening};
 use crate::part10::Part10;
 use crate::process::{Process, leashed};
@@ -39,6 +41,7 @@ impl Dcmtk {
             arguments: Vec::new(),
             fork: false,
             level: "-q",
+            namespace: None,
             process: None,
         }
     }
@@ -189,9 +192,16 @@ pub struct Storescp {
     arguments: Vec<OsString>,
     fork: bool,
     level: &'static str,
+    namespace: Option<Arc<Namespace>>,
 }
 
 impl Storescp {
+    /// In a network of its own.
+    pub fn inside(mut self, namespace: &Arc<Namespace>) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
     /// Over TLS, and only for peers with a certificate of this authority.
     pub fn tls(mut self, certificates: &Certificates, identity: &Identity) -> Self {
         self.arguments.extend([
@@ -231,7 +241,14 @@ impl Storescp {
     pub async fn run(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.ae_title);
         std::fs::create_dir_all(self.received_folder()).expect("a folder for what is received");
-        let mut command = leashed("storescp");
+        let mut command = match &self.namespace {
+            None => leashed("storescp"),
+            Some(namespace) => {
+                let mut command = leashed("ip");
+                command.args(["netns", "exec", namespace.name(), "storescp"]);
+                command
+            }
+        };
         command.env("TCP_NODELAY", "1");
         command.args([self.level, "-aet", &self.ae_title, "-od"]).arg(self.received_folder());
         if self.fork {
@@ -244,7 +261,11 @@ impl Storescp {
         eventually("storescp to listen", async || {
             let ended = process.exit_status();
             assert!(ended.is_none(), "storescp ended at once: {}", process.log());
-            is_listening(self.port).then_some(())
+            let listens = match &self.namespace {
+                None => is_listening(self.port),
+                Some(namespace) => namespace.is_listening(self.port),
+            };
+            listens.then_some(())
         })
         .await;
         self.process = Some(process);
@@ -277,7 +298,10 @@ impl Storescp {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        match &self.namespace {
+            None => SocketAddr::from(([127, 0, 0, 1], self.port)),
+            Some(namespace) => namespace.at(self.port),
+        }
     }
 
     /// What it has said, over all its starts.

@@ -184,9 +184,14 @@ impl Setup {
         port: u16,
         compress: &str,
     ) -> Self {
+        self.partner_at(name, ae_title, SocketAddr::from(([127, 0, 0, 1], port)))
+            .and(&format!("compress = \"{compress}\""))
+    }
+
+    /// With a partner over plain TCP that need not be on loopback.
+    pub fn partner_at(self, name: &str, ae_title: &str, address: SocketAddr) -> Self {
         self.party(&format!(
-            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"off\"\n\
-             compress = \"{compress}\"\n"
+            "[[partner]]\nname = \"{name}\"\nae-title = \"{ae_title}\"\naddress = \"{address}\"\ntls = \"off\"\n"
         ))
     }
 

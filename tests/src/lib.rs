@@ -21,6 +21,7 @@ pub mod facts;
 pub mod gateway;
 pub mod held;
 pub mod http;
+pub mod namespace;
 pub mod network;
 pub mod orthanc;
 pub mod part10;
@@ -29,6 +30,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod raw;
+pub mod relay;
 pub mod scripted;
 pub mod sender;
 
@@ -38,10 +40,12 @@ pub use disk::Disk;
 pub use eventually::{eventually, eventually_within};
 pub use gateway::{Gateway, Setup};
 pub use held::Held;
+pub use namespace::Namespace;
 pub use orthanc::Orthanc;
 pub use part10::Part10;
 pub use postgres::{BreakingLine, Postgres};
 pub use raw::RawDicom;
+pub use relay::Relay;
 pub use scripted::ScriptedPartner;
 pub use sender::Sender;
 

@@ -19,15 +19,17 @@ pub fn free_port() -> u16 {
 
 /// Whether anyone listens on a port, found out without connecting: some peers take a connection for an association.
 pub fn is_listening(port: u16) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(|table| {
-        let table = std::fs::read_to_string(table).unwrap_or_default();
-        table.lines().skip(1).any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local =
-                fields.next().and_then(|address| address.rsplit(':').next()?.to_owned().into());
-            let listening = fields.nth(1) == Some("0A");
-            listening
-                && local.is_some_and(|local: String| u16::from_str_radix(&local, 16) == Ok(port))
-        })
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .any(|table| has_listener(&std::fs::read_to_string(table).unwrap_or_default(), port))
+}
+
+/// Whether a table of the kernel (`/proc/net/tcp`) has a listener on a port.
+pub(crate) fn has_listener(table: &str, port: u16) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().and_then(|address| address.rsplit(':').next());
+        let listening = fields.nth(1) == Some("0A");
+        listening && local.is_some_and(|local| u16::from_str_radix(local, 16) == Ok(port))
     })
 }
