@@ -6,6 +6,7 @@
 //! when a failed one is due; `team` is what a partner's workers know together.
 
 pub mod breadth;
+pub mod clock;
 pub mod recorder;
 pub mod schedule;
 pub mod team;

@@ -30,7 +30,7 @@ use crate::association::services::storage_commitment::Commitments;
 use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
-use crate::outbox::{self, Bell, team, worker};
+use crate::outbox::{self, Bell, clock, team, worker};
 use crate::partner::capabilities::Capabilities;
 use crate::partner::link::Encoder;
 use crate::partner::proof::Prover;
@@ -433,10 +433,18 @@ fn keep_in_order(store: Store, state: &WebState, stop: &CancellationToken, tasks
 /// before the index can be used.
 fn send(
     shared: &Arc<worker::Shared>,
-    bell: &Bell,
+    bell: &Arc<Bell>,
     recovered: &CancellationToken,
     tasks: &TaskTracker,
 ) {
+    let clock = clock::watch(shared.config.clone(), shared.index.clone(), bell.clone());
+    let (ready, stop) = (recovered.clone(), shared.stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = async { ready.cancelled().await; clock.await } => {}
+            () = stop.cancelled() => {}
+        }
+    });
     for partner in &shared.config.partners {
         let team = team::Team::new(partner.clone(), bell.of(&partner.name));
         let others = (0..partner.associations.most()).map(worker::Post::Beyond);

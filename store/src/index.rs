@@ -619,6 +619,18 @@ impl Index {
         )
     }
 
+    /// Has everything for a partner tried, or asked about, now that waits for a time beyond `limit`. Says how much that was.
+    pub async fn clock_was_set_back(
+        &self,
+        partner: &str,
+        limit: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        writing!(self, "bring forward what waits too long", Durability::Unsynced, |db| {
+            outbox::clock_was_set_back(&mut db, partner, limit, now)
+        })
+    }
+
     /// Writes what came of deliveries, in one transaction. A delivery that does not exist is left out of the answer.
     pub async fn settle(
         &self,

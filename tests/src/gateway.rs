@@ -56,6 +56,7 @@ pub struct Setup {
     database: String,
     parties: String,
     routes: usize,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -76,6 +77,7 @@ impl Setup {
             database: String::new(),
             parties: String::new(),
             routes: 0,
+            environment: Vec::new(),
         }
     }
 
@@ -95,6 +97,12 @@ impl Setup {
     /// With its data in a folder that the test chose, which must outlive the node.
     pub fn data_dir(mut self, folder: &Path) -> Self {
         self.data_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// With this in its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -324,7 +332,7 @@ impl Gateway {
         std::fs::write(self.config(), toml).expect("the configuration can be written");
         let mut command = leashed(program());
         command.arg("serve").arg("--config").arg(self.config()).arg("--json");
-        command.env_remove("RUST_LOG");
+        command.env_remove("RUST_LOG").envs(self.setup.environment.iter().cloned());
         let mut process =
             Process::start("gantry", &mut command, &self.folder.path().join("gantry.log"), true);
         let stdout = process.take_stdout().expect("standard output is piped");

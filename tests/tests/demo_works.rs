@@ -9,12 +9,14 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-#[tokio::test]
-async fn the_demonstration_moves_an_emergency_and_says_that_all_is_well() {
+/// What a demonstration reports that must end well.
+async fn report_of(options: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(program());
     command
-        .args(["demo", "--once", "--json"])
+        .arg("demo")
+        .args(["--once", "--json"])
+        .args(options)
         .current_dir(folder.path())
         .env_remove("RUST_LOG")
         .kill_on_drop(true);
@@ -29,6 +31,15 @@ async fn the_demonstration_moves_an_emergency_and_says_that_all_is_well() {
     let report: Value =
         serde_json::from_slice(&output.stdout).expect("one JSON object on standard output");
     assert_eq!(report["ok"], true, "{report:#}");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0, "the demonstration left files where it was started");
+    report
+}
+
+#[tokio::test]
+async fn the_demonstration_moves_an_emergency_and_says_that_all_is_well() {
+    let report = report_of(&[]).await;
+
     assert_eq!(report["digests_verified"], report["instances"], "{report:#}");
     assert!(report["instances"].as_u64().unwrap() >= 271, "{report:#}");
     let timings = &report["timings_ms"];
@@ -36,6 +47,28 @@ async fn the_demonstration_moves_an_emergency_and_says_that_all_is_well() {
         timings["first_at_partner"].as_u64() < timings["last_acknowledged"].as_u64(),
         "{report:#}"
     );
-    let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 0, "the demonstration left files where it was started");
+}
+
+#[tokio::test]
+async fn the_demonstration_of_failures_kills_a_partner_and_loses_nothing() {
+    let report = report_of(&["--chaos", "--thin-slices", "60"]).await;
+
+    let images = report["instances"].as_u64().unwrap();
+    assert_eq!(report["digests_verified"], 2 * images, "{report:#}");
+    let transfers = report["transfers"].as_array().unwrap();
+    let last_sent = |priority: &str| {
+        let to_heart = transfers.iter().find(|transfer| {
+            transfer["partner"] == "heart-centre" && transfer["priority"] == priority
+        });
+        to_heart.unwrap()["last_sent_ms"].as_u64().unwrap()
+    };
+    assert!(last_sent("emergency") < last_sent("routine"), "{report:#}");
+    for transfer in transfers {
+        assert_eq!(transfer["confirmed"], transfer["images"], "{transfer:#}");
+    }
+    let killed = report["story"].as_array().unwrap().iter();
+    assert!(
+        killed.clone().any(|it| it["what"].as_str().unwrap().contains("SIGKILL")),
+        "{report:#}"
+    );
 }

@@ -5,6 +5,7 @@
 //! the SHA-256 of what the scanner sent. Log lines go to a file, and the folder goes when the demonstration ends, unless
 //! something went wrong or `--keep` asked for it.
 
+mod chaos;
 mod scanner;
 mod trusts;
 
@@ -50,17 +51,28 @@ const GRACE: Duration = Duration::from_secs(5);
 Examples:
   gantry demo                                 stays up until Ctrl-C, with the pages of both
   gantry demo --once                          ends after the check; exit code 0 if every image arrived unchanged
-  gantry demo --once --json | jq .timings_ms")]
+  gantry demo --once --json | jq .timings_ms
+  gantry demo --chaos --once                  a centre is killed in the middle of a study, and nothing is lost")]
 pub(crate) struct Arguments {
     /// End after the check
     #[arg(long)]
     once: bool,
-    /// Keep the two trusts' files here
+    /// Show failures: a second centre dies in the middle and comes back, and an emergency overtakes
+    #[arg(long)]
+    chaos: bool,
+    /// Keep the trusts' files here
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// How many thin slices the study has; 240 are the whole examination
     #[arg(long, hide = true, default_value_t = 240, value_name = "N")]
     thin_slices: u32,
+}
+
+impl Arguments {
+    /// Pages on ports that people remember; a check that runs beside others takes what the kernel gives.
+    fn web(&self, output: Output) -> [u16; 2] {
+        if self.once || output.is_json() { [0, 0] } else { [8080, 8081] }
+    }
 }
 
 /// What `--json` prints.
@@ -138,7 +150,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
     let log = folder.path().join("demo.log");
     log_to(&log)?;
     let ended = tokio::select! {
-        ended = show(&arguments, folder.path(), output) => ended,
+        ended = story(&arguments, folder.path(), output) => ended,
         _ = signals.next() => {
             output.say("interrupted");
             return Ok(Exit::Interrupted);
@@ -215,11 +227,17 @@ struct Shown {
     ok: bool,
 }
 
+async fn story(arguments: &Arguments, folder: &Path, output: Output) -> Result<Shown, Failure> {
+    if arguments.chaos {
+        return chaos::show(arguments, folder, output).await;
+    }
+    show(arguments, folder, output).await
+}
+
 async fn show(arguments: &Arguments, folder: &Path, output: Output) -> Result<Shown, Failure> {
-    // Pages on ports that people remember; a check that runs beside others takes what the kernel gives.
     let text = !output.is_json();
-    let web = if text && !arguments.once { [8080, 8081] } else { [0, 0] };
-    let trusts = Trusts::start(folder, web).await?;
+    let web = arguments.web(output);
+    let trusts = Trusts::two(folder, web).await?;
     if text {
         introduce(&trusts, output)?;
     }
@@ -242,7 +260,8 @@ async fn show(arguments: &Arguments, folder: &Path, output: Output) -> Result<Sh
     let began = Timestamp::now();
     let heard = Acknowledged::default();
     let transfer = transfer(&trusts, to, &instances, &heard, began, output).await?;
-    let faults = faults(&trusts, &instances, &transfer).await?;
+    let mut faults = compare(trusts.centre.node.index(), &instances).await?;
+    faults.texts.extend(books(&trusts, count, 1).await?);
     let timings = Timings {
         first_acknowledged: heard.first.load(Ordering::Relaxed),
         first_at_partner: since(began, transfer.first_sent_at),
@@ -336,7 +355,7 @@ async fn transfer(
     let bar = |label: &str| bars.add(unseen_bar(instances.len() as u64, label));
     let received = bar("  received at Northmoor      ");
     let arrived = bar("  at the Royal Infirmary     ");
-    let sending = scanner::send(to, instances, || {
+    let sending = scanner::send(to, EMERGENCY, instances, || {
         heard.one_more(began);
         received.set_position(heard.count.load(Ordering::Relaxed));
     });
@@ -387,18 +406,18 @@ struct Found {
     texts: Vec<String>,
 }
 
-/// Compares the far end with what the scanner sent, and the district's books with themselves.
-async fn faults(
-    trusts: &Trusts,
-    sent: &[Instance],
-    transfer: &TransferSummary,
-) -> Result<Found, Failure> {
+/// Compares what lies at a far end with what the scanner sent there, all of one study.
+async fn compare(far: &Index, sent: &[Instance]) -> Result<Found, Failure> {
     let mut found = Found::default();
-    let count = sent.len() as u64;
-    // The centre acknowledged what it has in its spool; the rows follow.
+    let Some(first) = sent.first() else { return Ok(found) };
+    let study = first
+        .study_instance_uid
+        .parse()
+        .map_err(|error| Failure::new(Exit::Failed, format_args!("{error}")))?;
+    // What was acknowledged there is in the spool; the rows follow.
     let asked = Instant::now();
     let there = loop {
-        let there = digests(trusts.centre.node.index(), &transfer.study.study_instance_uid).await?;
+        let there = digests(far, &study).await?;
         if there.len() >= sent.len() || asked.elapsed() > STALLED {
             break there;
         }
@@ -414,20 +433,27 @@ async fn faults(
             None => found.texts.push(format!("{} is missing", instance.sop_instance_uid)),
         }
     }
-    if there.len() as u64 != count {
-        found.texts.push(format!("{} images are there, {count} were sent", there.len()));
-    }
-    let books =
-        trusts.district.node.index().conservation().await.map_err(|error| index_failed(&error))?;
-    match books.as_slice() {
-        [partner] if partner.ordered == count && partner.delivered == count => {}
-        [partner] => found.texts.push(format!(
-            "of {} ordered, {} are delivered, {} wait, {} are set aside",
-            partner.ordered, partner.delivered, partner.waiting, partner.set_aside
-        )),
-        _ => found.texts.push("there should be one partner in the books".to_owned()),
+    if there.len() != sent.len() {
+        found.texts.push(format!("{} images are there, {} were sent", there.len(), sent.len()));
     }
     Ok(found)
+}
+
+/// What the district's books say against all of it being delivered: so many images to each of its partners.
+async fn books(trusts: &Trusts, count: u64, partners: usize) -> Result<Vec<String>, Failure> {
+    let books = trusts.district.node.index().conservation().await;
+    let books = books.map_err(|error| index_failed(&error))?;
+    let mut texts = Vec::new();
+    if books.len() != partners {
+        texts.push(format!("there are {} partners in the books, and not {partners}", books.len()));
+    }
+    for partner in books.iter().filter(|books| books.ordered != count || books.delivered != count) {
+        texts.push(format!(
+            "{}: of {} ordered, {} are delivered, {} wait, {} are set aside",
+            partner.partner, partner.ordered, partner.delivered, partner.waiting, partner.set_aside
+        ));
+    }
+    Ok(texts)
 }
 
 /// The digests of every version of every image of a study, by SOP Instance UID.
@@ -507,19 +533,24 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
     if once || !report.ok {
         return Ok(());
     }
+    tell_where(&report.nodes, output)
+}
+
+/// What to look at, while it stays up.
+fn tell_where(nodes: &[NodeReport], output: Output) -> Result<(), Failure> {
     output.line("")?;
     output.line(format_args!(
         "{} (each link signs one browser in)",
         output.paint(Paint::Bold, "Look at the pages")
     ))?;
-    for node in &report.nodes {
+    for node in nodes {
         if let Some(link) = &node.sign_in_link {
             output.line(format_args!("  {:<28} {link}", node.name))?;
         }
     }
     output.line("")?;
     output.line(format_args!("{} (in another terminal)", output.paint(Paint::Bold, "Or ask")))?;
-    if let [district, centre] = report.nodes.as_slice() {
+    if let [district, centre, ..] = nodes {
         for (node, command) in
             [(district, "transfer list"), (district, "status"), (centre, "study list")]
         {
@@ -531,7 +562,7 @@ fn tell(report: &Report, once: bool, output: Output) -> Result<(), Failure> {
         }
     }
     output.line("")?;
-    output.line(output.paint(Paint::Dim, "Ctrl-C ends both."))
+    output.line(output.paint(Paint::Dim, "Ctrl-C ends them."))
 }
 
 #[cfg(test)]

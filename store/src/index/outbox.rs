@@ -237,6 +237,33 @@ pub(super) async fn bring_forward(db: &mut Db, partner: &str, now: Timestamp) ->
     query.execute(db).await
 }
 
+/// Moves to now the next try of all that is deferred beyond `limit`, and the next question about what was sent.
+pub(super) async fn clock_was_set_back(
+    db: &mut Db,
+    partner: &str,
+    limit: Timestamp,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let deferred = db
+        .query(
+            "UPDATE delivery SET due = $1, until = $1 \
+             WHERE partner = $2 AND state = 'deferred' AND due IS NOT NULL AND until > $3",
+        )
+        .bind(now.as_millisecond())
+        .bind(partner)
+        .bind(limit.as_millisecond())
+        .execute(&mut *db)
+        .await?;
+    let unproven = db
+        .query("UPDATE transfer SET proof_due = $1 WHERE partner = $2 AND proof_due > $3")
+        .bind(now.as_millisecond())
+        .bind(partner)
+        .bind(limit.as_millisecond())
+        .execute(db)
+        .await?;
+    Ok(deferred + unproven)
+}
+
 /// Takes the same step with each; those for which it is illegal stay as they are. Says how many took it.
 pub(super) async fn step_all(db: &mut Db, ids: &[DeliveryId], event: &Event) -> sqlx::Result<u64> {
     let died = i64::from(matches!(event, Event::Died));
@@ -745,6 +772,7 @@ mod tests {
     on_both![
         the_most_urgent_comes_first_and_then_what_came_first,
         what_is_deferred_comes_back_in_its_old_place_when_it_is_due,
+        what_waits_for_a_time_that_a_clock_set_back_put_far_off_is_tried_now,
         a_lease_keeps_others_away_until_it_runs_out,
         what_is_given_back_unsent_costs_no_attempt_and_what_died_does,
         a_partner_that_answers_again_gets_what_waited_for_it_at_once,
@@ -804,6 +832,27 @@ mod tests {
             claims.iter().map(|claim| (claim.sop_instance.as_str(), claim.attempt)).collect();
         assert_eq!(order, [("1.2.1.9.1", 2), ("1.2.1.9.3", 1)]);
         assert_eq!(index.next_due("york").await.unwrap(), None);
+    }
+
+    async fn what_waits_for_a_time_that_a_clock_set_back_put_far_off_is_tried_now(on: On) {
+        let (index, _dir) = index(on).await;
+        let batch = [
+            ct(1, 1).to("york", ROUTINE),
+            ct(1, 2).to("york", ROUTINE),
+            ct(1, 3).to("leeds", ROUTINE),
+        ];
+        index.record(&batch).await.unwrap();
+        let york = claim(&index, "york", 2, 0).await;
+        let leeds = claim(&index, "leeds", 1, 0).await;
+        let outcomes =
+            [(york[0], deferred(90_000)), (york[1], deferred(60)), (leeds[0], deferred(90_000))];
+        index.settle(&outcomes, at(1)).await.unwrap();
+
+        assert_eq!(index.clock_was_set_back("york", at(900), at(2)).await.unwrap(), 1);
+
+        assert_eq!(claimed(&index, 9, 2).await, ["1.9.1"]);
+        assert_eq!(claimed(&index, 9, 60).await, ["1.9.2"]);
+        assert_eq!(index.next_due("leeds").await.unwrap(), Some(at(90_000)));
     }
 
     async fn a_lease_keeps_others_away_until_it_runs_out(on: On) {

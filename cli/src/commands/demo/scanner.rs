@@ -12,15 +12,16 @@ use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use sample_studies::Instance;
 use tokio::net::TcpStream;
 
-use super::trusts::{EMERGENCY, SCANNER};
+use super::trusts::SCANNER;
 use crate::exit::{Exit, Failure};
 
 /// How long a node on the same machine may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends every instance on one association; `acknowledged` hears of each answer.
+/// Sends every instance to this AE title on one association; `acknowledged` hears of each answer.
 pub(super) async fn send(
     to: SocketAddr,
+    called: &str,
     instances: &[Instance],
     mut acknowledged: impl FnMut(),
 ) -> Result<(), Failure> {
@@ -35,7 +36,7 @@ pub(super) async fn send(
     }
     let proposal = Proposal {
         calling: checked(SCANNER)?,
-        called: checked(EMERGENCY)?,
+        called: checked(called)?,
         contexts,
         provides: None,
         max_pdu: 128 << 10,

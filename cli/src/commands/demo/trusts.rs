@@ -5,11 +5,14 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use gantry_gateway::config::{Config, Style};
 use gantry_gateway::run::Node;
 use gantry_gateway::tls::{Authority, IssueError};
 use gantry_store::sealed::Keyring;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 
 use crate::commands::serve;
 use crate::exit::{Exit, Failure};
@@ -41,9 +44,20 @@ pub(super) const CENTRE: Name = Name {
     phone: "01632 960 220",
 };
 
+/// Where the heart surgeons are: in the demonstration of failures alone.
+pub(super) const HEART: Name = Name {
+    short: "heart-centre",
+    display: "Westfold Heart Centre",
+    ae_title: "WESTFOLD",
+    phone: "01632 960 330",
+};
+
 /// What the scanner calls itself, and what it calls to mean the centre's emergency team.
 pub(super) const SCANNER: &str = "NORTHMOOR_CT";
 pub(super) const EMERGENCY: &str = "RI_EMERG";
+/// What it calls to mean both centres: for tomorrow's meeting, and for a patient whom both must see now.
+pub(super) const MEETING: &str = "MEETING";
+pub(super) const BOTH_NOW: &str = "BOTH_EMERG";
 
 /// One trust's running node.
 #[derive(Debug)]
@@ -53,47 +67,149 @@ pub(super) struct Trust {
     pub(super) node: Node,
 }
 
-/// Both, running.
+/// The trusts, running; the heart centre as a process of its own, which can be killed.
 #[derive(Debug)]
 pub(super) struct Trusts {
     pub(super) district: Trust,
     pub(super) centre: Trust,
+    pub(super) heart: Option<Apart>,
 }
 
 impl Trusts {
-    /// Makes their files in `folder` and starts them. `web` says on which ports pages would be nice to have; they are
+    /// Makes the files of two in `folder` and starts them. `web` says on which ports pages would be nice to have; they are
     /// taken where free.
-    pub(super) async fn start(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
-        let authority =
-            Authority::new("Demonstration authority").map_err(|error| cannot_issue(&error))?;
-        for name in [&DISTRICT, &CENTRE] {
-            make_files(&folder.join(name.short), name, &authority)?;
-        }
-        for (of, at) in [(&DISTRICT, &CENTRE), (&CENTRE, &DISTRICT)] {
-            let from = folder.join(of.short).join("tls/node.crt");
-            let to = folder.join(at.short).join("tls").join(format!("{}.crt", of.short));
-            std::fs::copy(from, &to).map_err(|error| Failure::of_file("write", &to, &error))?;
-        }
-        let [district_tls, centre_tls] = [free_address(0)?, free_address(0)?];
-        let [district_web, centre_web] = [free_address(web[0])?, free_address(web[1])?];
-
-        let centre = common(&CENTRE, centre_tls, centre_web)
-            + &format!(
-                "
-[[partner]]
-name = \"{}\"
-display-name = \"{}\"
-ae-title = \"{}\"
-address = \"{district_tls}\"
-certificate = \"tls/{}.crt\"
-may = [\"send\"]
-phone = \"{}\"
-",
-                DISTRICT.short, DISTRICT.display, DISTRICT.ae_title, DISTRICT.short, DISTRICT.phone
+    pub(super) async fn two(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
+        let addresses = make_all(folder, &[&DISTRICT, &CENTRE])?;
+        let centre = format!(
+            "{}{}",
+            common(&CENTRE, addresses[1], free_address(web[1])?),
+            partner(&DISTRICT, addresses[0], "send")
+        );
+        let district = common(&DISTRICT, addresses[0], free_address(web[0])?)
+            + &for_scanner()
+            + &partner(&CENTRE, addresses[1], "receive")
+            + &route(
+                "emergency to the royal infirmary",
+                EMERGENCY,
+                &[&CENTRE],
+                "emergency-transfer",
+                "emergency",
             );
-        let district = common(&DISTRICT, district_tls, district_web)
-            + &format!(
-                "
+        let centre = start(&folder.join(CENTRE.short), &CENTRE, &centre).await?;
+        let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
+        Ok(Self { district, centre, heart: None })
+    }
+
+    /// The same with the heart centre, to which the district sends as well, and which it tries again soon.
+    pub(super) async fn three(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
+        let addresses = make_all(folder, &[&DISTRICT, &CENTRE, &HEART])?;
+        let soon = "\n[delivery]\nretry-floor = \"1s\"\nretry-ceiling = \"4s\"\nemergency-retry-ceiling = \"2s\"\n";
+        let receiving = |name, address, web| {
+            common(name, address, web) + &partner(&DISTRICT, addresses[0], "send")
+        };
+        let both = [&CENTRE, &HEART];
+        let district = common(&DISTRICT, addresses[0], free_address(web[0])?)
+            + soon
+            + &for_scanner()
+            + &partner(&CENTRE, addresses[1], "receive")
+            + &partner(&HEART, addresses[2], "receive")
+            + &route("tomorrow's meeting", MEETING, &both, "mdt", "routine")
+            + &route("a patient for both", BOTH_NOW, &both, "emergency-transfer", "emergency");
+        let centre = receiving(&CENTRE, addresses[1], free_address(web[1])?);
+        let heart = receiving(&HEART, addresses[2], free_address(0)?);
+        write(&folder.join(HEART.short).join("gantry.toml"), 0o644, &heart)?;
+        let heart = Apart::start(&folder.join(HEART.short)).await?;
+        let centre = start(&folder.join(CENTRE.short), &CENTRE, &centre).await?;
+        let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
+        Ok(Self { district, centre, heart: Some(heart) })
+    }
+}
+
+/// A node in a process of its own; killed when dropped.
+#[derive(Debug)]
+pub(super) struct Apart {
+    folder: PathBuf,
+    process: Option<Child>,
+}
+
+impl Apart {
+    async fn start(folder: &Path) -> Result<Self, Failure> {
+        let mut apart = Self { folder: folder.to_owned(), process: None };
+        apart.run().await?;
+        Ok(apart)
+    }
+
+    /// Its configuration.
+    pub(super) fn config(&self) -> PathBuf {
+        self.folder.join("gantry.toml")
+    }
+
+    /// Its rows, which may be read beside it.
+    pub(super) fn index(&self) -> PathBuf {
+        self.folder.join("data/index.sqlite")
+    }
+
+    /// Starts it, with what it had; returns when it listens.
+    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let failed = |error: &dyn std::error::Error| Failure::because(Exit::Failed, error);
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        let path = self.folder.join("node.log");
+        let log = OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.map_err(|error| Failure::of_file("write", &path, &error))?;
+        let mut process = Command::new(program)
+            .args(["serve", "--json", "--config"])
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        let mut said = String::new();
+        if let Some(stdout) = process.stdout.take() {
+            let read = BufReader::new(stdout).read_line(&mut said).await;
+            read.map_err(|error| failed(&error))?;
+        }
+        if said.is_empty() {
+            return Err(Failure::new(
+                Exit::Failed,
+                format_args!("{} did not start", HEART.display),
+            )
+            .hint(format_args!("its log says why: {}", path.display())));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Ends it as a power cut would, as far as it is concerned (SIGKILL).
+    pub(super) async fn kill(&mut self) -> Result<(), Failure> {
+        match self.process.take() {
+            Some(mut process) => {
+                process.kill().await.map_err(|error| Failure::because(Exit::Failed, &error))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Certificates and keys of each, and where it will listen. Each knows the certificates of all.
+fn make_all(folder: &Path, names: &[&Name]) -> Result<Vec<SocketAddr>, Failure> {
+    let authority =
+        Authority::new("Demonstration authority").map_err(|error| cannot_issue(&error))?;
+    for name in names {
+        make_files(&folder.join(name.short), name, &authority)?;
+    }
+    for (of, at) in names.iter().flat_map(|of| names.iter().map(move |at| (of, at))) {
+        let from = folder.join(of.short).join("tls/node.crt");
+        let to = folder.join(at.short).join("tls").join(format!("{}.crt", of.short));
+        std::fs::copy(from, &to).map_err(|error| Failure::of_file("write", &to, &error))?;
+    }
+    names.iter().map(|_| free_address(0)).collect()
+}
+
+fn for_scanner() -> String {
+    format!(
+        "
 # The scanner speaks plain DICOM, on this machine only.
 [[listener]]
 address = \"127.0.0.1:0\"
@@ -103,35 +219,39 @@ allow = [\"127.0.0.0/8\"]
 [[source]]
 name = \"ct-scanner\"
 ae-title = \"{SCANNER}\"
+"
+    )
+}
 
+fn partner(name: &Name, address: SocketAddr, may: &str) -> String {
+    let Name { short, display, ae_title, phone } = name;
+    format!(
+        "
 [[partner]]
-name = \"{}\"
-display-name = \"{}\"
-ae-title = \"{}\"
-address = \"{centre_tls}\"
-certificate = \"tls/{}.crt\"
-may = [\"receive\"]
-phone = \"{}\"
+name = \"{short}\"
+display-name = \"{display}\"
+ae-title = \"{ae_title}\"
+address = \"{address}\"
+certificate = \"tls/{short}.crt\"
+may = [\"{may}\"]
+phone = \"{phone}\"
+"
+    )
+}
 
+fn route(name: &str, called: &str, to: &[&Name], purpose: &str, priority: &str) -> String {
+    let to: Vec<_> = to.iter().map(|name| name.short).collect();
+    format!(
+        "
 [[route]]
-name = \"emergency to the royal infirmary\"
-when = {{ called-ae-title = \"{EMERGENCY}\" }}
-to = [\"{}\"]
-purpose = \"emergency-transfer\"
-priority = \"emergency\"
+name = \"{name}\"
+when = {{ called-ae-title = \"{called}\" }}
+to = {to:?}
+purpose = \"{purpose}\"
+priority = \"{priority}\"
 protect = \"as-received\"
-",
-                CENTRE.short,
-                CENTRE.display,
-                CENTRE.ae_title,
-                CENTRE.short,
-                CENTRE.phone,
-                CENTRE.short
-            );
-        let centre = start(&folder.join(CENTRE.short), &CENTRE, &centre).await?;
-        let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
-        Ok(Self { district, centre })
-    }
+"
+    )
 }
 
 impl Trust {
