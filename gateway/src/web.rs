@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod live;
 mod pages;
+mod parcel;
 pub mod part10;
 mod problem;
 mod remedy;

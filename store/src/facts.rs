@@ -68,6 +68,39 @@ impl FromStr for ObjectId {
     }
 }
 
+/// Names what a person sent at once to one partner: studies of one patient that belong together, such as today's and those
+/// that it is compared with.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct ParcelId(Ulid);
+
+impl ParcelId {
+    /// A new one.
+    #[expect(clippy::new_without_default, reason = "no two are alike")]
+    pub fn new() -> Self {
+        Self(Ulid::new())
+    }
+}
+
+impl fmt::Display for ParcelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text that is not the name of a parcel.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("not the name of a parcel")]
+pub struct InvalidParcelId;
+
+impl FromStr for ParcelId {
+    type Err = InvalidParcelId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidParcelId> {
+        Ulid::from_string(text).map(Self).map_err(|_| InvalidParcelId)
+    }
+}
+
 /// SHA-256 of a data set as it was received, encoded bytes and all.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Digest(pub [u8; 32]);
@@ -218,6 +251,9 @@ pub struct Addressed {
     pub priority: Priority,
     /// Why.
     pub purpose: Purpose,
+    /// What else was sent with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parcel: Option<ParcelId>,
 }
 
 /// What the sealed header says of an instance.

@@ -133,6 +133,7 @@ fn arrival(number: u32, partners: &[&str]) -> Arrival {
         route: "to everyone".to_owned(),
         purpose: Purpose::DirectCare,
         priority,
+        parcel: None,
     });
     Arrival {
         facts: Facts { attributes, ..ct_slice(ObjectId::new(), study, number % 4, number) },

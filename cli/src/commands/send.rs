@@ -14,7 +14,7 @@ use clap::Args;
 use gantry_gateway::partner::capabilities::{self, Capabilities, Capability};
 use gantry_gateway::web::part10::{FileMeta, Head, HeadReader, NotPart10};
 use gantry_store::dicom::SopClassUid;
-use gantry_store::facts::{ObjectId, Priority, Purpose};
+use gantry_store::facts::{ObjectId, ParcelId, Priority, Purpose};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Send files to a partner
 ///
-/// Folders are searched through; what is not DICOM is left out and counted, and so is DICOMDIR. The node must be running:
+/// Folders are searched through; what is not DICOM is left out and counted, and so is DICOMDIR. Studies of one patient that
+/// are sent at once, today's and those that it is compared with, are a parcel with one status. The node must be running:
 /// it takes the files in, and sends them from there. With --wait the exit code says how it ended: 0 sent, 5 still waiting,
 /// 6 sent in part, 8 refused by the partner, 9 partner unreachable.
 #[derive(Args, Debug)]
@@ -44,6 +45,7 @@ const LOOK: Duration = Duration::from_millis(100);
 Examples:
   gantry send /media/cdrom --to york-ed --emergency --wait
   gantry send scan1.dcm scan2.dcm --to leeds-mdt --purpose mdt
+  gantry send today/ priors/ report.dcm --to york-ed --emergency     one parcel
   gantry send study/ --to york-ed --dry-run")]
 pub(crate) struct Arguments {
     /// Files and folders
@@ -246,6 +248,8 @@ async fn upload(
     batch: &str,
     bar: &ProgressBar,
 ) -> Result<Uploaded, Failure> {
+    // What is sent at once belongs together; the node keeps patients apart.
+    let parcel = ParcelId::new();
     let priority = if arguments.emergency { Some(Priority::Emergency) } else { arguments.priority };
     let path = with_query(
         "/api/v1/instances",
@@ -253,6 +257,7 @@ async fn upload(
             ("to", Some(arguments.to.clone())),
             ("priority", priority.map(|priority| priority.to_string())),
             ("purpose", arguments.purpose.map(|purpose| purpose.to_string())),
+            ("parcel", Some(parcel.to_string())),
         ],
     );
     let mut uploaded = Uploaded::default();

@@ -14,6 +14,7 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
             route: "sent by hand".to_owned(),
             purpose: addressed.purpose,
             priority: addressed.priority,
+            parcel: addressed.parcel,
         }];
     }
     let mut destinations: Vec<Routed> = Vec::new();
@@ -26,6 +27,7 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
                 route: route.name.clone(),
                 purpose: route.purpose,
                 priority: route.priority,
+                parcel: None,
             };
             match destinations.iter_mut().find(|other| other.partner == *partner) {
                 Some(other) if route.priority < other.priority => *other = routed,
@@ -141,6 +143,7 @@ mod tests {
             partner: "ri".to_owned(),
             priority: Priority::Emergency,
             purpose: Purpose::EmergencyTransfer,
+            parcel: None,
         });
         assert!(may_be_emergency(&[], &origin));
     }
@@ -185,6 +188,7 @@ mod tests {
             partner: "c".into(),
             priority: Priority::Urgent,
             purpose: Purpose::Mdt,
+            parcel: None,
         });
         let mut from_a = facts(2);
         from_a.origin.from_partner = true;

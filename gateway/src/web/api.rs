@@ -3,6 +3,7 @@
 //! Times are RFC 3339 in UTC, states and priorities are the words of the index, errors are problem details (RFC 9457)
 //! with a `hint` where there is a next step. Served to who is signed in, and on the administrator's socket.
 
+mod parcels;
 mod retention;
 mod scrub;
 mod status;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(transfers::routes())
         .merge(studies::routes())
         .route("/api/v1/status", get(status::status))
+        .route("/api/v1/parcels/{id}", get(parcels::one))
         .route("/api/v1/retention", get(retention::report))
         .route("/api/v1/scrub", get(scrub::report))
         .route("/api/v1/events", get(live::events))

@@ -248,6 +248,7 @@ impl Patient {
             route: "emergency to St Elsewhere".to_owned(),
             purpose,
             priority,
+            parcel: None,
         };
         Arrival { facts: self.facts(number), routed: vec![routed] }
     }

@@ -502,6 +502,7 @@ mod tests {
             },
             partner: "st-elsewhere".to_owned(),
             priority: Priority::Emergency,
+            parcel: None,
             purpose: Purpose::EmergencyTransfer,
             route: "emergency".to_owned(),
             counts,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::dicom::SopInstanceUid;
-use crate::facts::{Facts, ObjectId, Priority, Purpose};
+use crate::facts::{Facts, ObjectId, ParcelId, Priority, Purpose};
 
 use super::db::Db;
 use super::instance::{self, Place, Version};
@@ -36,6 +36,8 @@ pub struct Routed {
     pub purpose: Purpose,
     /// How soon.
     pub priority: Priority,
+    /// What else was sent with it.
+    pub parcel: Option<ParcelId>,
 }
 
 /// What became of an arrival.

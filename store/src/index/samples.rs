@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::dicom::{Attributes, TransferSyntax};
-use crate::facts::{Digest, Facts, ObjectId, Origin, Priority, Purpose};
+use crate::facts::{Digest, Facts, ObjectId, Origin, ParcelId, Priority, Purpose};
 
 use super::{
     Arrival, DeliveryId, Event, Failure, FailureKind, Index, Patience, PostgresHost,
@@ -173,7 +173,14 @@ impl Arrival {
                 Purpose::DirectCare
             },
             priority,
+            parcel: None,
         });
+        self
+    }
+
+    /// In this parcel, wherever it goes.
+    pub(super) fn in_parcel(mut self, parcel: ParcelId) -> Self {
+        self.routed.iter_mut().for_each(|routed| routed.parcel = Some(parcel));
         self
     }
 

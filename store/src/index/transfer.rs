@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::ops::AddAssign;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::dicom::{Phi, SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
-use crate::facts::{Digest, Facts, ObjectId, Priority, Purpose};
+use crate::facts::{Digest, Facts, ObjectId, ParcelId, Priority, Purpose};
 
 use super::Routed;
 use super::db::{self, Db, Row};
@@ -139,6 +140,19 @@ pub struct Counts {
     pub warnings: u64,
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.queued += other.queued;
+        self.sending += other.sending;
+        self.deferred += other.deferred;
+        self.delivered += other.delivered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.warnings += other.warnings;
+    }
+}
+
 impl Counts {
     /// Adds deliveries in the state of this name.
     fn add(&mut self, state: &str, count: u64, warnings: u64) {
@@ -181,6 +195,8 @@ pub struct TransferSummary {
     pub partner: String,
     /// How soon.
     pub priority: Priority,
+    /// What else of the same patient was sent with it to the same partner.
+    pub parcel: Option<ParcelId>,
     /// Why.
     pub purpose: Purpose,
     /// The route that ordered it.
@@ -281,6 +297,8 @@ pub struct TransferFilter {
     pub partner: Option<String>,
     /// Of this study.
     pub study_instance_uid: Option<StudyInstanceUid>,
+    /// Of this parcel.
+    pub parcel: Option<ParcelId>,
     /// Created at this time or later.
     pub since: Option<Timestamp>,
     /// With something that is neither delivered nor cancelled.
@@ -295,6 +313,7 @@ impl Default for TransferFilter {
             priority: None,
             partner: None,
             study_instance_uid: None,
+            parcel: None,
             since: None,
             only_unfinished: false,
             limit: 100,
@@ -362,6 +381,9 @@ pub(super) async fn list(
             .push(" AND t.study = (SELECT id FROM study WHERE uid = ")
             .push_bind(uid.as_str())
             .push(")");
+    }
+    if let Some(parcel) = filter.parcel {
+        query.push(" AND t.parcel = ").push_bind(parcel.to_string());
     }
     if let Some(since) = filter.since {
         query.push(" AND t.created_at >= ").push_bind(since.as_millisecond());
@@ -487,6 +509,7 @@ async fn summaries(db: &mut Db, rows: &[Row]) -> sqlx::Result<Vec<TransferSummar
                 study,
                 partner: row.try_get("partner")?,
                 priority: priority(row, "priority")?,
+                parcel: optional(row, "parcel")?,
                 purpose: parsed(row, "purpose")?,
                 route: row.try_get("route")?,
                 counts: done.counts,
@@ -651,6 +674,7 @@ struct Order {
     id: i64,
     ulid: TransferId,
     priority: Priority,
+    parcel: Option<ParcelId>,
     paused: bool,
     cancelled: bool,
     all_sent: bool,
@@ -715,6 +739,10 @@ impl<'a> Orders<'a> {
             timeline::add(&mut *db, order.id, at, EventKind::PriorityRaised, None, Some(&detail))
                 .await?;
             order.priority = routed.priority;
+        }
+        if let Some(parcel) = routed.parcel.filter(|_| order.parcel != routed.parcel) {
+            put_in(&mut *db, order.id, study, parcel).await?;
+            order.parcel = Some(parcel);
         }
         self.wanted.push(Wanted { arrival, facts, transfer, instance, raised });
         Ok(())
@@ -809,6 +837,22 @@ impl<'a> Orders<'a> {
     }
 }
 
+/// Puts a transfer into a parcel: that of the last time it was sent. A parcel holds one patient; what is another's goes by
+/// itself, whatever it was sent with.
+async fn put_in(db: &mut Db, transfer: i64, study: i64, parcel: ParcelId) -> sqlx::Result<()> {
+    db.query(
+        "UPDATE transfer SET parcel = $2 WHERE id = $1 AND NOT EXISTS (\
+         SELECT 1 FROM transfer o JOIN study s ON s.id = o.study JOIN study mine ON mine.id = $3 \
+         WHERE o.parcel = $2 AND (o.partner <> transfer.partner OR s.patient IS DISTINCT FROM mine.patient))",
+    )
+    .bind(transfer)
+    .bind(parcel.to_string())
+    .bind(study)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 async fn find_or_create(
     db: &mut Db,
     study: i64,
@@ -826,6 +870,7 @@ async fn find_or_create(
             id: row.try_get("id")?,
             ulid: parsed(&row, "ulid")?,
             priority: priority(&row, "priority")?,
+            parcel: optional(&row, "parcel")?,
             paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
             cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
             all_sent: row.try_get::<Option<i64>>("all_sent_at")?.is_some(),
@@ -856,6 +901,7 @@ async fn find_or_create(
         id,
         ulid,
         priority: routed.priority,
+        parcel: None,
         paused: false,
         cancelled: false,
         all_sent: false,
@@ -1154,12 +1200,51 @@ mod tests {
         what_is_cancelled_does_not_go_unless_a_person_asks_for_it_again,
         what_is_paused_waits_and_keeps_its_place,
         a_transfer_that_is_made_urgent_overtakes,
+        a_parcel_holds_what_was_sent_together_of_one_patient_to_one_partner,
         lists_show_what_was_asked_for_newest_first,
         problems_and_series_are_shown_together,
         a_transfer_that_does_not_exist_is_told_apart,
     ];
 
     const ROUTINE: Priority = Priority::Routine;
+
+    async fn a_parcel_holds_what_was_sent_together_of_one_patient_to_one_partner(on: On) {
+        let (index, _dir) = index(on).await;
+        let (first, second) = (ParcelId::new(), ParcelId::new());
+        let mut stranger = ct(4, 1);
+        stranger.facts.attributes.insert(dicom_dictionary_std::tags::PATIENT_ID, b"7".to_vec());
+        let alone = ct(3, 1).to("york", ROUTINE);
+        let batch = [
+            ct(1, 1).to("york", ROUTINE).in_parcel(first),
+            ct(1, 2).to("york", ROUTINE).in_parcel(first),
+            ct(2, 1).to("york", ROUTINE).in_parcel(first),
+            ct(2, 1).again().to("leeds", ROUTINE).in_parcel(first),
+            stranger.to("york", ROUTINE).in_parcel(first),
+            alone.clone(),
+        ];
+        index.record(&batch).await.unwrap();
+        let studies = async |parcel| {
+            let filter = TransferFilter { parcel: Some(parcel), ..TransferFilter::default() };
+            let mut found: Vec<_> = index.transfers(&filter).await.unwrap();
+            found.sort_by_key(|transfer| transfer.study.study_instance_uid.to_string());
+            assert!(found.iter().all(|transfer| transfer.parcel == Some(parcel)));
+            found
+                .iter()
+                .map(|it| format!("{} {}", it.study.study_instance_uid, it.partner))
+                .collect::<Vec<_>>()
+        };
+
+        assert_eq!(studies(first).await, ["1.2.1 york", "1.2.2 york"]);
+
+        // Sent again with something else, it is part of that.
+        let again = [
+            alone.again().in_parcel(second),
+            ct(1, 1).again().to("york", ROUTINE).in_parcel(second),
+        ];
+        index.record(&again).await.unwrap();
+        assert_eq!(studies(second).await, ["1.2.1 york", "1.2.3 york"]);
+        assert_eq!(studies(first).await, ["1.2.2 york"]);
+    }
 
     async fn three_to_york(index: &Index) -> TransferId {
         transfer(index, &[1, 2, 3].map(|number| ct(1, number).to("york", ROUTINE))).await

@@ -14,7 +14,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt as _;
 use gantry_store::dicom::{SopInstanceUid, StudyInstanceUid};
-use gantry_store::facts::{Addressed, Digest, Facts, ObjectId, Origin, Priority, Purpose};
+use gantry_store::facts::{
+    Addressed, Digest, Facts, ObjectId, Origin, ParcelId, Priority, Purpose,
+};
 use gantry_store::spool::SpoolError;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -45,6 +47,7 @@ pub(super) struct UploadQuery {
     to: Option<String>,
     priority: Option<Priority>,
     purpose: Option<Purpose>,
+    parcel: Option<ParcelId>,
     sender: Option<String>,
 }
 
@@ -128,10 +131,10 @@ pub(super) async fn end_batch(State(app): State<App>, Named(name): Named<String>
 
 /// How the file comes, and where a person wants it to go.
 fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
-    let UploadQuery { to, priority, purpose, sender } = query;
+    let UploadQuery { to, priority, purpose, parcel, sender } = query;
     let addressed_to = match to {
-        None if priority.is_some() || purpose.is_some() => {
-            let detail = "A priority or purpose is given, and no partner: without `to` the routes decide all three.";
+        None if priority.is_some() || purpose.is_some() || parcel.is_some() => {
+            let detail = "A priority, purpose or parcel is given, and no partner: without `to` the routes decide.";
             return Err(Problem::bad_request(detail).hint("Say which partner with `to`."));
         }
         None => None,
@@ -157,7 +160,7 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
                     detail,
                 ));
             }
-            Some(Addressed { partner: name, priority, purpose })
+            Some(Addressed { partner: name, priority, purpose, parcel })
         }
     };
     let ours = &web.config.node.ae_title;

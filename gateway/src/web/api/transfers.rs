@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use gantry_store::dicom::StudyInstanceUid;
-use gantry_store::facts::Priority;
+use gantry_store::facts::{ParcelId, Priority};
 use gantry_store::index::{
     DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent, TransferFilter,
     TransferId, TransferSeries, TransferState, TransferSummary,
@@ -42,6 +42,7 @@ struct ListQuery {
     priority: Option<Priority>,
     partner: Option<String>,
     study: Option<StudyInstanceUid>,
+    parcel: Option<ParcelId>,
     state: Option<TransferState>,
     /// Created at this time or later.
     since: Option<Timestamp>,
@@ -50,7 +51,7 @@ struct ListQuery {
 
 /// A transfer in lists.
 #[derive(Debug, Serialize)]
-struct TransferView {
+pub(super) struct TransferView {
     #[serde(flatten)]
     transfer: TransferSummary,
     /// Where it stands.
@@ -107,6 +108,7 @@ async fn list(
         priority: query.priority,
         partner: query.partner,
         study_instance_uid: query.study,
+        parcel: query.parcel,
         since: query.since,
         only_unfinished: false,
         // A state is known only after counting, so those of other states must not use up the limit.
@@ -336,7 +338,7 @@ pub(in crate::web) fn waited(
     since(transfer.created_at, until)
 }
 
-fn view(
+pub(super) fn view(
     web: &WebState,
     reader: &Reader,
     transfer: TransferSummary,
