@@ -95,6 +95,7 @@ pub(crate) fn facts(number: u64) -> Facts {
             calling_ae_title: "PACS".parse().unwrap(),
             called_ae_title: "GANTRY".parse().unwrap(),
             addressed_to: None,
+            fetched_like: Vec::new(),
         },
         sop_class: dicom_dictionary_std::uids::CT_IMAGE_STORAGE.parse().unwrap(),
         sop_instance: format!("2.25.{number}").parse().unwrap(),
