@@ -7,8 +7,8 @@ use axum::{Extension, Json, Router};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::Priority;
 use gantry_store::index::{
-    DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent, TransferFilter,
-    TransferId, TransferSeries, TransferState, TransferSummary,
+    CountedSeries, DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent,
+    TransferFilter, TransferId, TransferSeries, TransferState, TransferSummary,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ struct ListQuery {
     partner: Option<String>,
     study: Option<StudyInstanceUid>,
     state: Option<TransferState>,
+    /// Only those of studies of which the source has more.
+    #[serde(default)]
+    incomplete: bool,
     /// Created at this time or later.
     since: Option<Timestamp>,
     limit: Option<u32>,
@@ -57,6 +60,8 @@ struct TransferView {
     state: TransferState,
     /// The same in one sentence.
     sentence: String,
+    /// Whether the source has more of the study than is here, whatever the state; `study.completeness` says what.
+    incomplete: bool,
     /// What pages call the partner.
     partner_name: String,
     /// Since its first instance was routed, until it was all sent.
@@ -69,6 +74,8 @@ struct DetailView {
     #[serde(flatten)]
     transfer: TransferView,
     series: Vec<TransferSeries>,
+    /// The series of the study that its source listed, those that are short first.
+    counted: Vec<CountedSeries>,
     problems: Vec<ObstacleView>,
     events: Vec<TransferEvent>,
 }
@@ -109,6 +116,7 @@ async fn list(
         study_instance_uid: query.study,
         since: query.since,
         only_unfinished: false,
+        only_incomplete: query.incomplete,
         // A state is known only after counting, so those of other states must not use up the limit.
         limit: if query.state.is_some() { MOST } else { limit },
     };
@@ -125,7 +133,7 @@ async fn one(
 ) -> Result<Json<DetailView>, Problem> {
     let web = &app.web;
     let reader = Reader::here();
-    let TransferDetail { transfer, series, problems, events } =
+    let TransferDetail { transfer, series, counted, problems, events } =
         web.index.transfer(id).await?.ok_or(IndexError::UnknownTransfer(id))?;
     let ahead = ahead_of(web, &transfer).await?;
     let at = circumstances(web, &reader, &transfer, ahead);
@@ -141,7 +149,8 @@ async fn one(
             problem,
         })
         .collect();
-    Ok(Json(DetailView { transfer: view(web, &reader, transfer, ahead), series, problems, events }))
+    let transfer = view(web, &reader, transfer, ahead);
+    Ok(Json(DetailView { transfer, series, counted, problems, events }))
 }
 
 async fn deliveries(
@@ -348,6 +357,7 @@ fn view(
         sentence: sentence(&transfer, state, &at),
         partner_name: at.partner_name(&transfer).to_owned(),
         waiting_seconds: waited(&transfer, state, reader.now).as_secs(),
+        incomplete: transfer.study.completeness.is_incomplete(),
         state,
         transfer,
     }
