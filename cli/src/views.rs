@@ -9,7 +9,9 @@
 )]
 
 use gantry_store::facts::{Digest, ObjectId, Priority, Purpose};
-use gantry_store::index::{EventKind, FailureKind, ProvenBy, TransferId, TransferState};
+use gantry_store::index::{
+    CompletenessState, EventKind, FailureKind, ProvenBy, TransferId, TransferState,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,8 @@ pub(crate) struct Study {
     pub(crate) series_count: u64,
     pub(crate) instance_count: u64,
     pub(crate) patient_conflict: bool,
+    #[serde(default)]
+    pub(crate) completeness: Completeness,
     pub(crate) held: Option<Decision>,
     pub(crate) removed: Option<Decision>,
     pub(crate) first_received_at: Option<Timestamp>,
@@ -66,6 +70,62 @@ impl Shorten for Study {
         replace(&mut self.patient_id, last_three);
         replace(&mut self.accession_number, last_three);
         replace(&mut self.birth_date, |date| date.chars().take(4).collect());
+        self.description = None;
+        self.completeness.shorten();
+    }
+}
+
+/// Whether all of a study is here, by what its source said last.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Completeness {
+    pub(crate) state: CompletenessState,
+    pub(crate) source: Option<String>,
+    pub(crate) asked_at: Option<Timestamp>,
+    pub(crate) expected: Option<u64>,
+    pub(crate) missing: Option<u64>,
+    pub(crate) surplus: Option<u64>,
+    pub(crate) why: Option<String>,
+    pub(crate) next: Option<Timestamp>,
+    pub(crate) fetching: bool,
+    pub(crate) fetch_why: Option<String>,
+    pub(crate) sentence: String,
+    #[serde(skip_serializing)]
+    pub(crate) summary: String,
+}
+
+impl Completeness {
+    /// The sentence, with what stands in the way.
+    pub(crate) fn in_full(&self) -> String {
+        let mut text = self.sentence.clone();
+        if self.fetching {
+            text.push_str("; the rest is being fetched");
+        } else if let (CompletenessState::Incomplete, Some(why)) = (self.state, &self.fetch_why) {
+            text = format!("{text}; {why}");
+        }
+        text
+    }
+}
+
+impl Shorten for Completeness {
+    /// A series' description may hold anything, so the sentence goes on without.
+    fn shorten(&mut self) {
+        self.sentence.clone_from(&self.summary);
+    }
+}
+
+/// A series, as its source lists it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct CountedSeries {
+    pub(crate) series_instance_uid: String,
+    pub(crate) number: Option<i64>,
+    pub(crate) modality: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) expected: u64,
+    pub(crate) missing: u64,
+}
+
+impl Shorten for CountedSeries {
+    fn shorten(&mut self) {
         self.description = None;
     }
 }
@@ -146,6 +206,8 @@ pub(crate) struct Transfer {
     pub(crate) id: TransferId,
     pub(crate) state: TransferState,
     pub(crate) sentence: String,
+    #[serde(default)]
+    pub(crate) incomplete: bool,
     pub(crate) study: Study,
     pub(crate) partner: String,
     pub(crate) partner_name: String,
@@ -200,6 +262,8 @@ pub(crate) struct TransferDetail {
     #[serde(flatten)]
     pub(crate) transfer: Transfer,
     pub(crate) series: Vec<TransferSeries>,
+    #[serde(default)]
+    pub(crate) counted: Vec<CountedSeries>,
     pub(crate) problems: Vec<Obstacle>,
     pub(crate) events: Vec<Event>,
 }
@@ -207,6 +271,7 @@ pub(crate) struct TransferDetail {
 impl Shorten for TransferDetail {
     fn shorten(&mut self) {
         self.transfer.shorten();
+        self.counted.shorten();
         for series in &mut self.series {
             series.description = None;
         }
@@ -259,6 +324,8 @@ pub(crate) struct Changed {
 pub(crate) struct StudyDetail {
     pub(crate) study: Study,
     pub(crate) series: Vec<Series>,
+    #[serde(default)]
+    pub(crate) counted: Vec<CountedSeries>,
     pub(crate) transfers: Vec<StudyTransfer>,
     pub(crate) events: Vec<serde_json::Value>,
 }
@@ -266,6 +333,7 @@ pub(crate) struct StudyDetail {
 impl Shorten for StudyDetail {
     fn shorten(&mut self) {
         self.study.shorten();
+        self.counted.shorten();
         for series in &mut self.series {
             series.description = None;
         }
@@ -442,6 +510,10 @@ mod tests {
             series_count: 3,
             instance_count: 271,
             patient_conflict: false,
+            completeness: Completeness {
+                sentence: "1 of 2: series 3 'Smith' misses 1".to_owned(),
+                ..Completeness::default()
+            },
             held: None,
             removed: None,
             first_received_at: None,

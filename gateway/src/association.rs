@@ -3,7 +3,7 @@
 //! `wire` moves PDUs and is the same for both roles; `dimse` has one type for each message, `data_set` the small data sets
 //! that some of them carry; `negotiation` and
 //! `admission` decide who may do what before an association is accepted; `listener` and `acceptor` are the accepting
-//! role, `requestor` the asking one. Nothing here knows what a service does with an instance: that is in `services`.
+//! role, `requestor` the asking one, `query` what that one asks about a study. Nothing here knows what a service does with an instance: that is in `services`.
 
 pub mod acceptor;
 pub mod admission;
@@ -11,6 +11,7 @@ pub mod data_set;
 pub mod dimse;
 pub mod listener;
 pub mod negotiation;
+pub mod query;
 pub mod requestor;
 pub mod services;
 pub mod status;

@@ -67,6 +67,22 @@ pub struct Config {
     pub retention: Vec<Retention>,
     /// How often all that is kept is read again.
     pub scrub: Scrub,
+    /// When what came is compared with what its source has.
+    pub completeness: Completeness,
+}
+
+/// `[completeness]`: when what came is compared with what its source has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Completeness {
+    /// A source is asked about a study when the association that brought it ends, and again when nothing of it has come for
+    /// so long. Only then is anything fetched.
+    pub quiet: Duration,
+}
+
+impl Default for Completeness {
+    fn default() -> Self {
+        Self { quiet: Duration::from_mins(1) }
+    }
 }
 
 /// `[scrub]`: how often all that is kept is read again, and how fast.
@@ -422,6 +438,10 @@ pub struct Source {
     pub called: Vec<AeTitle>,
     /// Where it answers queries, and takes moves.
     pub address: Option<HostPort>,
+    /// Whether what came from it is counted against what it has, by queries there. Only with an address.
+    pub counted: bool,
+    /// Whether it is asked to send what is missing (C-MOVE to this node). Only what is counted.
+    pub fetch: bool,
     /// Certificates it may show. `None`: any of the authorities', or none on a plaintext listener.
     pub certificate: Option<Vec<Fingerprint>>,
 }

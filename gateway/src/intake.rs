@@ -7,12 +7,14 @@
 
 pub mod backlog;
 pub mod drain;
+pub mod fetching;
 pub mod receive;
 mod storing;
 pub mod sweep;
 
 pub use backlog::Backlog;
 pub use drain::{Arrived, Drain, Handoff, OpenStudies};
+pub use fetching::Fetching;
 pub use receive::{Announced, Intake, IntakeError, Receiver};
 
 #[cfg(test)]

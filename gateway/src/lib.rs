@@ -5,6 +5,7 @@
 //! the path, `web` reads the index. Only `run` knows all parts.
 
 pub mod association;
+pub mod completeness;
 pub mod config;
 pub mod init;
 pub mod intake;

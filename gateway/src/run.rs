@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::association::acceptor;
 use crate::association::listener::{Bound, ListenerError};
 use crate::association::services::storage_commitment::Commitments;
+use crate::completeness::Counter;
 use crate::config::{Acknowledge, Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
@@ -208,6 +209,13 @@ impl Node {
         // All listeners are bound before anything runs: a port that is taken is an error of the start.
         let (bound, listeners) = bind_listeners(&config).await?;
 
+        let counter = Counter {
+            config: config.clone(),
+            index: index.clone(),
+            fetching: handoff.fetching().clone(),
+            wake: wake.clone(),
+            metrics: metrics.clone(),
+        };
         let state = WebState {
             config: config.clone(),
             index: index.clone(),
@@ -220,6 +228,7 @@ impl Node {
             wake: wake.clone(),
             sessions: Arc::new(Sessions::default()),
             scrub: scrub::Handle::open(&config),
+            counter: counter.clone(),
             started: Timestamp::now(),
             stop: serving.clone(),
         };
@@ -264,6 +273,7 @@ impl Node {
             wake: wake.clone(),
         });
         prove(&config, &commitments, &metrics, (&recovered, &receiving), &sending);
+        count(counter, (&recovered, &receiving), &sending);
 
         let drain = Drain {
             spool,
@@ -491,6 +501,21 @@ fn prove(
     tasks.spawn(async move {
         tokio::select! {
             () = recovered.cancelled() => drop(tokio::join!(prover.run(), reporter.run())),
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// Counts what came against its source, once the index can be used.
+fn count(
+    counter: Counter,
+    (recovered, stop): (&CancellationToken, &CancellationToken),
+    tasks: &TaskTracker,
+) {
+    let (recovered, stop) = (recovered.clone(), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = recovered.cancelled() => counter.run(stop).await,
             () = stop.cancelled() => {}
         }
     });

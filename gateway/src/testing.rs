@@ -59,6 +59,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
         partners: partners.iter().map(partner).collect(),
         retention: Vec::new(),
         scrub: crate::config::Scrub::default(),
+        completeness: crate::config::Completeness::default(),
         routes: vec![Route {
             name: "all".into(),
             when: vec![Condition { on: Fact::Listener, any_of: vec![Pattern::ignoring_case("*")] }],
@@ -95,6 +96,7 @@ pub(crate) fn facts(number: u64) -> Facts {
             calling_ae_title: "PACS".parse().unwrap(),
             called_ae_title: "GANTRY".parse().unwrap(),
             addressed_to: None,
+            fetched_like: Vec::new(),
         },
         sop_class: dicom_dictionary_std::uids::CT_IMAGE_STORAGE.parse().unwrap(),
         sop_instance: format!("2.25.{number}").parse().unwrap(),

@@ -35,6 +35,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::completeness::Counter;
 use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Intake, OpenStudies};
@@ -70,6 +71,8 @@ pub struct WebState {
     pub sessions: Arc<Sessions>,
     /// Who reads again all that is kept.
     pub scrub: scrub::Handle,
+    /// Who counts studies against their sources.
+    pub counter: Counter,
     /// When the node started.
     pub started: Timestamp,
     /// Ends event streams.

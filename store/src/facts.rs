@@ -239,6 +239,44 @@ pub struct Origin {
     /// Where a person asked it to go, instead of where the routes would have it: `gantry send … --to PARTNER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addressed_to: Option<Addressed>,
+    /// Where this node fetched it to complete its study: how the rest of that had come, as which routes take it too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetched_like: Vec<Way>,
+}
+
+/// A way in which instances come, as far as routes look at it.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Way {
+    /// The listener's address as configured.
+    pub listener: String,
+    /// The source, by its configured name.
+    pub sender: String,
+    /// AE title that the sender called itself by.
+    pub calling_ae_title: AeTitle,
+    /// AE title that the sender called.
+    pub called_ae_title: AeTitle,
+}
+
+impl Way {
+    /// The most that an instance remembers. A study comes in one or two.
+    pub const MOST: u32 = 4;
+}
+
+impl Origin {
+    /// What came in that way from a source of this organisation.
+    #[must_use]
+    pub fn came(way: &Way) -> Self {
+        Self {
+            listener: way.listener.clone(),
+            sender: way.sender.clone(),
+            from_partner: false,
+            calling_ae_title: way.calling_ae_title.clone(),
+            called_ae_title: way.called_ae_title.clone(),
+            addressed_to: None,
+            fetched_like: Vec::new(),
+        }
+    }
 }
 
 /// A destination that a person named with the instance.

@@ -8,6 +8,8 @@
 //! Knows nothing of associations, of routes beyond their names, or of who may see what.
 
 mod commitment;
+mod completeness;
+mod counting;
 mod db;
 mod delivery;
 mod instance;
@@ -37,7 +39,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
@@ -48,13 +50,15 @@ use tokio::time::timeout;
 
 use crate::delivered::Proof;
 use crate::dicom::{SopInstanceUid, StudyInstanceUid, Uid};
-use crate::facts::{Digest, ObjectId, Priority};
+use crate::facts::{Digest, ObjectId, Priority, Way};
 
 use db::{Db, Durability, Row};
 use mark::Mark;
 use postgres::Server;
 
 pub use commitment::{CommitmentRequest, Held, Owed, Reference, Verdict};
+pub use completeness::{Completeness, CompletenessState, CountedSeries, IncompleteTotals};
+pub use counting::{CountDue, CountTaken, Counted, HeldImages, NextFetch, Outcome};
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Lost, Settled};
@@ -1008,6 +1012,110 @@ impl Index {
     /// Notes that a report was taken, or given up.
     pub async fn report_ended(&self, id: i64) -> Result<(), IndexError> {
         writing!(self, "end a report of commitment", |db| commitment::end(&mut db, id))
+    }
+
+    /// Has these studies counted now: the associations that brought them have ended.
+    pub async fn count_now(
+        &self,
+        studies: &[StudyInstanceUid],
+        now: Timestamp,
+    ) -> Result<(), IndexError> {
+        writing!(self, "order a count", Durability::Unsynced, |db| counting::ended(
+            &mut db, studies, now
+        ))
+    }
+
+    /// The studies that are to be counted against their source now, most urgent first.
+    pub async fn counts_due(
+        &self,
+        now: Timestamp,
+        quiet: SignedDuration,
+        limit: u32,
+    ) -> Result<Vec<CountDue>, IndexError> {
+        reading!(self, "list studies to count", |db| counting::due(&mut db, now, quiet, limit))
+    }
+
+    /// The sources that a study came from, for a person who asks; `None` if there is no such study.
+    pub async fn count_of(&self, study: &StudyInstanceUid) -> Result<Option<CountDue>, IndexError> {
+        reading!(self, "see where a study came from", |db| counting::one(&mut db, study))
+    }
+
+    /// Takes a study that is due, or any that a person asks for, until the lease ends. `None` where another node was first.
+    pub async fn take_count(
+        &self,
+        study: &StudyInstanceUid,
+        now: Timestamp,
+        quiet: SignedDuration,
+        lease: Timestamp,
+        asked_for: bool,
+    ) -> Result<Option<CountTaken>, IndexError> {
+        writing!(self, "take a study to count", Durability::Unsynced, |db| counting::take(
+            &mut db, study, now, quiet, lease, asked_for
+        ))
+    }
+
+    /// The images of a study that are here.
+    pub async fn held_images(&self, study: &StudyInstanceUid) -> Result<HeldImages, IndexError> {
+        reading!(self, "list the images of a study", |db| counting::held(&mut db, study))
+    }
+
+    /// Writes what came of a count, and what is done next.
+    pub async fn settle_count(&self, counted: Counted<'_>) -> Result<(), IndexError> {
+        writing!(self, "write a count", Durability::Unsynced, |db| counting::settle(
+            &mut db, &counted
+        ))
+    }
+
+    /// The studies of which something that is missing is to be fetched now, most urgent first.
+    pub async fn fetches_due(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CountDue>, IndexError> {
+        reading!(self, "list studies to fetch", |db| counting::fetches_due(&mut db, now, limit))
+    }
+
+    /// Takes one of these until the lease ends. False where another node was first.
+    pub async fn take_fetch(
+        &self,
+        study: &StudyInstanceUid,
+        now: Timestamp,
+        lease: Timestamp,
+    ) -> Result<bool, IndexError> {
+        writing!(self, "take a study to fetch", |db| counting::take_fetch(
+            &mut db, study, now, lease
+        ))
+    }
+
+    /// Writes what came of fetching, `why` being the reason for which something did not come, and has the study counted again.
+    pub async fn settle_fetch(
+        &self,
+        study: &StudyInstanceUid,
+        why: Option<&str>,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), IndexError> {
+        writing!(self, "write what was fetched", Durability::Unsynced, |db| {
+            counting::settle_fetch(&mut db, study, why, detail, now)
+        })
+    }
+
+    /// The ways in which a study came from sources of this organisation.
+    pub async fn ways(&self, study: &StudyInstanceUid) -> Result<Vec<Way>, IndexError> {
+        reading!(self, "see how a study came", |db| counting::ways(&mut db, study))
+    }
+
+    /// The studies of which something was fetched since then.
+    pub async fn fetched_since(
+        &self,
+        since: Timestamp,
+    ) -> Result<Vec<StudyInstanceUid>, IndexError> {
+        reading!(self, "list what was fetched", |db| counting::fetched_since(&mut db, since))
+    }
+
+    /// How much is short of what its source has.
+    pub async fn incomplete(&self) -> Result<IncompleteTotals, IndexError> {
+        reading!(self, "count what is incomplete", |db| completeness::totals(&mut db))
     }
 
     /// How much is here.

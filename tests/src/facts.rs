@@ -19,6 +19,7 @@ pub fn ct_slice(object: ObjectId, study: u32, series: u32, number: u32) -> Facts
             calling_ae_title: "PACS".parse().expect("an AE title"),
             called_ae_title: "GANTRY".parse().expect("an AE title"),
             addressed_to: None,
+            fetched_like: Vec::new(),
         },
         sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().expect("CT Image Storage"),
         sop_instance: format!("1.2.3.{study}.9.{number}").parse().expect("a UID"),

@@ -54,6 +54,7 @@ pub struct Setup {
     association: String,
     delivery: String,
     database: String,
+    quiet: String,
     parties: String,
     routes: usize,
     environment: Vec<(String, String)>,
@@ -75,6 +76,7 @@ impl Setup {
                 "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\n"
                     .to_owned(),
             database: String::new(),
+            quiet: "1s".to_owned(),
             parties: String::new(),
             routes: 0,
             environment: Vec::new(),
@@ -141,6 +143,12 @@ impl Setup {
     /// With these lines in `[delivery]`, instead of quick retries.
     pub fn delivery(mut self, lines: &str) -> Self {
         self.delivery = format!("{lines}\n");
+        self
+    }
+
+    /// With a source asked again when nothing has come for so long, instead of a second.
+    pub fn quiet(mut self, time: &str) -> Self {
+        time.clone_into(&mut self.quiet);
         self
     }
 
@@ -290,8 +298,13 @@ impl Setup {
         });
         let rest = format!(
             "{}[web]\naddress = \"127.0.0.1:0\"\n[intake]\n{}[association]\n{}[delivery]\n{}\
-             [log]\nformat = \"json\"\nlevel = \"{}\"\n",
-            self.object_store, self.intake, self.association, self.delivery, self.log_level
+             [completeness]\nquiet = \"{}\"\n[log]\nformat = \"json\"\nlevel = \"{}\"\n",
+            self.object_store,
+            self.intake,
+            self.association,
+            self.delivery,
+            self.quiet,
+            self.log_level
         );
         [node, tls.unwrap_or_default(), rest, self.database.clone(), self.parties.clone()].concat()
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use sample_studies::Instance;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -113,6 +114,14 @@ impl Orthanc {
         held
     }
 
+    /// Gives it instances, as if a scanner had sent them.
+    pub async fn has(&self, instances: &[Instance]) {
+        for instance in instances {
+            let ask = Ask::post("/instances").body("application/dicom", &instance.part10());
+            assert_eq!(self.ask(ask).await.status, 200, "Orthanc takes an instance");
+        }
+    }
+
     /// Removes all that it holds.
     pub async fn forget(&self) {
         let patients = self.ask(Ask::get("/patients")).await.json();
@@ -124,9 +133,18 @@ impl Orthanc {
 
     /// Makes a node known to it, under what it may do.
     pub async fn knows(&self, node: SocketAddr, commitment: bool, find: bool) {
+        self.lets(node, commitment, find, false).await;
+    }
+
+    /// Makes a node known to it that may ask what it has, and have that sent to itself.
+    pub async fn serves(&self, node: SocketAddr) {
+        self.lets(node, false, true, true).await;
+    }
+
+    async fn lets(&self, node: SocketAddr, commitment: bool, find: bool, moves: bool) {
         let body = json!({
             "AET": "GANTRY", "Host": node.ip().to_string(), "Port": node.port(),
-            "AllowEcho": true, "AllowStore": true, "AllowFind": find, "AllowMove": false,
+            "AllowEcho": true, "AllowStore": true, "AllowFind": find, "AllowMove": moves,
             "AllowGet": false, "AllowStorageCommitment": commitment, "AllowTranscoding": false,
         });
         let ask = Ask::with_method(hyper::Method::PUT, "/modalities/gantry");

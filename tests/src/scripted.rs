@@ -10,7 +10,8 @@ use dicom_ul::pdu::{
     PresentationContextResultReason,
 };
 use gantry_gateway::association::data_set::DataSet;
-use gantry_gateway::association::dimse::{CFindRq, Request};
+use gantry_gateway::association::dimse::{CFindRq, CMoveRq, Request, SubOperations};
+use gantry_gateway::association::query::{FIND, MOVE};
 use gantry_gateway::association::requestor::{Proposal, RequestError, Requestor};
 use gantry_gateway::association::services::storage_commitment;
 use gantry_gateway::association::status::Status;
@@ -54,6 +55,8 @@ type Answer = dyn Fn(&str) -> Option<Status> + Send + Sync;
 type Verdict = dyn Fn(&str) -> Option<u16> + Send + Sync;
 /// What a query finds.
 type Find = dyn Fn(&DataSet) -> Result<Vec<DataSet>, Status> + Send + Sync;
+/// How a C-MOVE ends, which sends nothing.
+type Move = dyn Fn(&DataSet) -> (Status, SubOperations) + Send + Sync;
 
 /// What it offers beside taking instances.
 #[derive(Default)]
@@ -62,6 +65,7 @@ struct Offers {
     /// Reports on the association that asked.
     report: Option<Box<Verdict>>,
     find: Option<Box<Find>>,
+    moves: Option<Box<Move>>,
     /// How many reports made to it it refuses first.
     refuse_reports: usize,
     /// Bytes a second that come over its link; `None`: as many as do.
@@ -134,6 +138,16 @@ impl ScriptedPartner {
         find: impl Fn(&DataSet) -> Result<Vec<DataSet>, Status> + Send + Sync + 'static,
     ) -> Self {
         let offers = Offers { find: Some(Box::new(find)), ..Offers::default() };
+        Self::offering(|_| Some(Status::SUCCESS), offers).await
+    }
+
+    /// One that answers queries, and ends every C-MOVE like this.
+    pub async fn moving(
+        find: impl Fn(&DataSet) -> Result<Vec<DataSet>, Status> + Send + Sync + 'static,
+        moves: impl Fn(&DataSet) -> (Status, SubOperations) + Send + Sync + 'static,
+    ) -> Self {
+        let (find, moves) = (Some(Box::new(find) as _), Some(Box::new(moves) as _));
+        let offers = Offers { find, moves, ..Offers::default() };
         Self::offering(|_| Some(Status::SUCCESS), offers).await
     }
 
@@ -308,7 +322,7 @@ async fn serve_other(
             wire.send_command(context, &request.response(status)).await.ok()?;
         }
         Request::Other { command: 0x0020, message_id, .. } => {
-            let request = CFindRq { message_id, sop_class: storage_commitment::known(MODEL) };
+            let request = CFindRq { message_id, sop_class: storage_commitment::known(FIND) };
             let status = match shared.offers.find.as_ref()?(&data_set) {
                 Ok(found) => {
                     for one in found {
@@ -321,6 +335,13 @@ async fn serve_other(
                 Err(status) => status,
             };
             wire.send_command(context, &request.response(status)).await.ok()?;
+        }
+        Request::Other { command: 0x0021, message_id, .. } => {
+            let destination = "GANTRY".parse().expect("an AE title");
+            let sop_class = storage_commitment::known(MOVE);
+            let request = CMoveRq { message_id, sop_class, destination };
+            let (status, images) = shared.offers.moves.as_ref()?(&data_set);
+            wire.send_command(context, &request.response(status, images)).await.ok()?;
         }
         _ => return None,
     }
@@ -380,13 +401,14 @@ pub async fn report_to(
     Ok(status)
 }
 
-const MODEL: &str = dicom_dictionary_std::uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
-
 fn accept(request: AssociationRQ, offers: &Offers) -> Pdu {
     let results = request.presentation_contexts.iter().map(|context| PresentationContextResult {
         id: context.id,
         reason: match context.abstract_syntax.as_str() {
-            MODEL if offers.find.is_none() => {
+            FIND if offers.find.is_none() => {
+                PresentationContextResultReason::AbstractSyntaxNotSupported
+            }
+            MOVE if offers.moves.is_none() => {
                 PresentationContextResultReason::AbstractSyntaxNotSupported
             }
             storage_commitment::SOP_CLASS if !offers.commitment => {

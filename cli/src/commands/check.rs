@@ -139,6 +139,9 @@ struct WebSummary {
 struct SourceSummary<'a> {
     name: &'a str,
     ae_title: &'a str,
+    /// Whether it is asked what it has, and to send what is missing.
+    counted: bool,
+    fetch: bool,
 }
 
 #[derive(Serialize)]
@@ -470,6 +473,8 @@ impl<'a> Summary<'a> {
                 .map(|source| SourceSummary {
                     name: &source.name,
                     ae_title: source.ae_title.as_str(),
+                    counted: source.counted,
+                    fetch: source.fetch,
                 })
                 .collect(),
             partners: config.partners.iter().map(PartnerSummary::of).collect(),
@@ -555,6 +560,10 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
                 .map(|source| format!("{} ({})", source.name, source.ae_title))
                 .collect();
             output.line(format_args!("  takes images from {}", names.join(", ")))?;
+            for source in sources.iter().filter(|source| source.counted) {
+                let fetch = if source.fetch { ", and fetches what is missing" } else { "" };
+                output.line(format_args!("  counts what came against {}{fetch}", source.name))?;
+            }
         }
     }
     if node.partners.is_empty() {

@@ -11,7 +11,7 @@ use gantry_gateway::route::explain::{Explanation, explain};
 use gantry_gateway::web::part10::FileMeta;
 use gantry_store::dicom::scanner::{Budget, Scan, Scanner};
 use gantry_store::dicom::{AeTitle, SopInstanceUid};
-use gantry_store::facts::{Facts, ObjectId, Origin};
+use gantry_store::facts::{Facts, ObjectId, Origin, Way};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,8 @@ struct RouteView<'a> {
 /// An explanation as it is shown: the node's answer, or our own.
 #[derive(Deserialize, Serialize)]
 struct Shown {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fetched_like: Vec<Way>,
     routes: Vec<Verdict>,
     destinations: Vec<Destination>,
 }
@@ -259,6 +261,7 @@ fn origin(arguments: &Explain, config: &Config) -> Result<Origin, Failure> {
         calling_ae_title: arguments.calling.clone().or(ae_title).unwrap_or_else(|| ours.clone()),
         called_ae_title: arguments.called.clone().unwrap_or_else(|| ours.clone()),
         addressed_to: None,
+        fetched_like: Vec::new(),
     })
 }
 
@@ -271,6 +274,7 @@ impl From<Explanation> for Shown {
             holds: verdict.holds,
         };
         Self {
+            fetched_like: explanation.fetched_like,
             routes: explanation
                 .routes
                 .into_iter()
@@ -342,6 +346,12 @@ fn print(shown: &Shown, output: Output) -> Result<(), Failure> {
     if !shown.routes.is_empty() {
         output.line("")?;
     }
+    for way in &shown.fetched_like {
+        output.line(format_args!(
+            "It was fetched to complete its study, so routes take it also as what {} sent to {} as {} through {}.",
+            way.sender, way.called_ae_title, way.calling_ae_title, way.listener
+        ))?;
+    }
     if shown.destinations.is_empty() {
         return output.line("It goes nowhere: no route matches.");
     }
@@ -370,7 +380,8 @@ mod tests {
             .map(condition)
             .into();
         let verdict = Verdict { route: String::new(), matches: true, conditions };
-        let mut shown = Shown { routes: vec![verdict], destinations: Vec::new() };
+        let mut shown =
+            Shown { fetched_like: Vec::new(), routes: vec![verdict], destinations: Vec::new() };
 
         shown.hide();
 

@@ -1,5 +1,6 @@
 //! `gantry study …`: what this node holds.
 
+mod count;
 mod keep;
 
 use std::fs::{self, OpenOptions};
@@ -29,6 +30,7 @@ use crate::words;
 Examples:
   gantry study list
   gantry study show 1.2.826.0.1.3680043.8.498.1
+  gantry study count 1.2.826.0.1.3680043.8.498.1
   gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head
   gantry study hold 1.2.826.0.1.3680043.8.498.1 --reason \"coroner, case 17\"")]
 pub(crate) struct Arguments {
@@ -40,6 +42,7 @@ pub(crate) struct Arguments {
 enum Command {
     List(List),
     Show(Show),
+    Count(count::Count),
     Export(Export),
     Hold(keep::Hold),
     Release(keep::Release),
@@ -115,6 +118,7 @@ pub(crate) async fn run(
     match arguments.command {
         Command::List(arguments) => list(arguments, &mut node, output).await,
         Command::Show(arguments) => show(&arguments, &mut node, output).await,
+        Command::Count(arguments) => count::run(&arguments, &mut node, output).await,
         Command::Export(arguments) => export(&arguments, &mut node, output).await,
         Command::Hold(arguments) => keep::hold(&arguments, &mut node, output).await,
         Command::Release(arguments) => keep::release(&arguments, &mut node, output).await,
@@ -182,6 +186,7 @@ async fn show(arguments: &Show, node: &mut Client, output: Output) -> Result<Exi
     if let Some(description) = &study.description {
         output.line(format_args!("           {description}"))?;
     }
+    output.line(format_args!("complete   {}", study.completeness.in_full()))?;
     for (what, decision) in [("held", &study.held), ("removed", &study.removed)] {
         if let Some(Decision { at, by, reason }) = decision {
             let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -53,6 +53,7 @@ enum Command {
 Examples:
   gantry transfer list
   gantry transfer list --partner york-ed --since 24h
+  gantry transfer list --incomplete
   gantry transfer list --json | jq -r '.[] | select(.state == \"delayed\") | .id'")]
 struct List {
     /// To this partner
@@ -67,6 +68,9 @@ struct List {
     /// Of this study
     #[arg(long, value_name = "UID")]
     study: Option<String>,
+    /// Only those of studies of which the source has more
+    #[arg(long)]
+    incomplete: bool,
     /// Since a time (2026-11-22T02:14:00Z), or for so long (24h)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
@@ -180,6 +184,7 @@ async fn list(arguments: List, node: &mut Client, output: Output) -> Result<Exit
             ("state", arguments.state.map(|state| state.to_string())),
             ("priority", arguments.priority.map(|priority| priority.to_string())),
             ("study", arguments.study),
+            ("incomplete", arguments.incomplete.then(|| "true".to_owned())),
             ("since", arguments.since.map(|since| since.to_string())),
             ("limit", Some(arguments.limit.to_string())),
         ],
@@ -205,7 +210,7 @@ pub(crate) fn print(transfers: &[Transfer], output: Output) -> Result<(), Failur
     let rows = transfers.iter().map(|transfer| {
         vec![
             transfer.short_id(),
-            state(transfer.state, output),
+            flagged(transfer, output),
             transfer.priority.to_string(),
             transfer.partner.clone(),
             transfer.images(),
@@ -218,6 +223,16 @@ pub(crate) fn print(transfers: &[Transfer], output: Output) -> Result<(), Failur
         &["ID", "STATE", "PRIORITY", "TO", "IMAGES", "AGE", "PATIENT", "STUDY"],
         rows.collect(),
     )
+}
+
+/// A transfer's state, and whether its source has more of the study.
+fn flagged(transfer: &Transfer, output: Output) -> String {
+    let state = state(transfer.state, output);
+    if transfer.incomplete {
+        format!("{state}, {}", output.paint(Paint::Red, "incomplete"))
+    } else {
+        state
+    }
 }
 
 /// A state, in the colour that says whether somebody has to do something.

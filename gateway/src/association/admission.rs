@@ -214,6 +214,8 @@ mod tests {
                 ae_title: title("CT"),
                 called: vec![],
                 address: None,
+                counted: false,
+                fetch: false,
                 certificate: None,
             },
             Source {
@@ -221,6 +223,8 @@ mod tests {
                 ae_title: title("MR"),
                 called: vec![title("GANTRY")],
                 address: None,
+                counted: false,
+                fetch: false,
                 certificate: Some(vec![STRANGER]),
             },
         ];

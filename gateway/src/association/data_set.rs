@@ -104,6 +104,21 @@ pub fn integer(elements: &Elements, tag: Tag) -> Option<u64> {
     std::str::from_utf8(elements.get(&tag)?).ok()?.trim_matches([' ', '\0']).parse().ok()
 }
 
+/// A number that is written as text, and may be negative (VR IS).
+pub fn signed(elements: &Elements, tag: Tag) -> Option<i64> {
+    let text = std::str::from_utf8(elements.get(&tag)?).ok()?.trim_matches([' ', '\0']);
+    text.parse::<i32>().ok().map(i64::from)
+}
+
+/// A text, in the character set that the data set names.
+pub fn text(elements: &Elements, tag: Tag) -> Option<String> {
+    let value = elements.get(&tag)?;
+    let set = elements.get(&tags::SPECIFIC_CHARACTER_SET).map(Vec::as_slice).unwrap_or_default();
+    let text = gantry_store::dicom::text::decode(set, value);
+    let text = text.trim_matches([' ', '\0']);
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// A number in two bytes (VR US).
 pub fn short(elements: &Elements, tag: Tag) -> Option<u16> {
     elements.get(&tag)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
@@ -122,8 +137,10 @@ pub fn padded(tag: Tag, value: &str) -> Vec<u8> {
 fn representation(tag: Tag) -> VR {
     match tag {
         tags::FAILURE_REASON => VR::US,
-        tags::QUERY_RETRIEVE_LEVEL => VR::CS,
-        tags::NUMBER_OF_STUDY_RELATED_SERIES
+        tags::QUERY_RETRIEVE_LEVEL | tags::MODALITY | tags::SPECIFIC_CHARACTER_SET => VR::CS,
+        tags::SERIES_DESCRIPTION => VR::LO,
+        tags::SERIES_NUMBER
+        | tags::NUMBER_OF_STUDY_RELATED_SERIES
         | tags::NUMBER_OF_STUDY_RELATED_INSTANCES
         | tags::NUMBER_OF_SERIES_RELATED_INSTANCES => VR::IS,
         _ => VR::UI,

@@ -11,6 +11,10 @@ use thiserror::Error;
 
 use super::status::Status;
 
+mod c_move;
+
+pub use c_move::{CMoveRq, SubOperations};
+
 /// The longest command set taken in. The longest in use, a C-MOVE response with a list of failed instances, carries that
 /// list in its data set.
 pub const MAX_COMMAND: usize = 64 * 1024;
@@ -36,6 +40,8 @@ const C_STORE_RQ: u16 = 0x0001;
 const C_STORE_RSP: u16 = 0x8001;
 const C_FIND_RQ: u16 = 0x0020;
 const C_FIND_RSP: u16 = 0x8020;
+const C_MOVE_RQ: u16 = 0x0021;
+const C_MOVE_RSP: u16 = 0x8021;
 const C_ECHO_RQ: u16 = 0x0030;
 const C_ECHO_RSP: u16 = 0x8030;
 const C_CANCEL_RQ: u16 = 0x0FFF;
@@ -443,6 +449,8 @@ pub struct Response {
     pub status: Status,
     /// Whether a data set follows: what a query found, for one.
     pub has_data_set: bool,
+    /// Of a C-MOVE, how far it has come.
+    pub sub_operations: SubOperations,
 }
 
 impl Response {
@@ -453,10 +461,12 @@ impl Response {
 
     fn read(set: &CommandSet) -> Result<Self, CommandError> {
         match set.number(COMMAND_FIELD)? {
-            C_STORE_RSP | C_ECHO_RSP | C_FIND_RSP | N_ACTION_RSP | N_EVENT_REPORT_RSP => Ok(Self {
+            C_STORE_RSP | C_ECHO_RSP | C_FIND_RSP | C_MOVE_RSP | N_ACTION_RSP
+            | N_EVENT_REPORT_RSP => Ok(Self {
                 message_id: set.number(MESSAGE_ID_RESPONDED_TO)?,
                 status: Status(set.number(STATUS)?),
                 has_data_set: set.number(DATA_SET_TYPE).is_ok_and(|kind| kind != NO_DATA_SET),
+                sub_operations: SubOperations::read(set),
             }),
             _ => Err(CommandError::Missing(STATUS)),
         }
@@ -485,32 +495,33 @@ mod tests {
             Request::parse(&CEchoRq { message_id: 1 }.encode()).unwrap(),
             Request::Echo(CEchoRq { message_id: 1 })
         );
-        let response =
-            Response { message_id: 7, status: Status::OUT_OF_RESOURCES, has_data_set: false };
+        let answer = |message_id, status| Response {
+            message_id,
+            status,
+            has_data_set: false,
+            sub_operations: SubOperations::default(),
+        };
+        let response = answer(7, Status::OUT_OF_RESOURCES);
         assert_eq!(
             Response::parse(&store().response(response.status, "the spool is full")).unwrap(),
             response
         );
         assert_eq!(
             Response::parse(&CEchoRq { message_id: 9 }.response()).unwrap(),
-            Response { message_id: 9, status: Status::SUCCESS, has_data_set: false }
+            answer(9, Status::SUCCESS)
         );
         let (class, instance) = ("1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1");
         let (sop_class, sop_instance) = (class.parse().unwrap(), instance.parse().unwrap());
         let action = NActionRq { message_id: 3, sop_class, sop_instance, action_type: 1 };
         assert_eq!(Request::parse(&action.encode()).unwrap(), Request::Action(action.clone()));
-        let answer = Response::parse(&action.response(Status(0x0110))).unwrap();
-        assert_eq!((answer.message_id, answer.status), (3, Status(0x0110)));
+        let refused = Response::parse(&action.response(Status(0x0110))).unwrap();
+        assert_eq!(refused, answer(3, Status(0x0110)));
         let NActionRq { message_id, sop_class, sop_instance, .. } = action;
         let report = NEventReportRq { message_id, sop_class, sop_instance, event_type: 2 };
         assert_eq!(Request::parse(&report.encode()).unwrap(), Request::EventReport(report.clone()));
         assert_eq!(
             Request::parse(&report.response(Status::SUCCESS)).unwrap(),
-            Request::Answered(Response {
-                message_id: 3,
-                status: Status::SUCCESS,
-                has_data_set: false
-            })
+            Request::Answered(answer(3, Status::SUCCESS))
         );
         assert_eq!(Request::parse(&CCancelRq { message_id: 3 }.encode()).unwrap(), Request::Cancel);
     }

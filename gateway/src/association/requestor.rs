@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use super::data_set::{DataSet, MAX_IDENTIFIER, MAX_INFORMATION};
 use super::dimse::{
-    CCancelRq, CEchoRq, CFindRq, CStoreRq, CommandError, MAX_COMMAND, NActionRq, NEventReportRq,
-    Request, Response,
+    CCancelRq, CEchoRq, CFindRq, CMoveRq, CStoreRq, CommandError, MAX_COMMAND, NActionRq,
+    NEventReportRq, Request, Response, SubOperations,
 };
 use super::negotiation::{self, Contexts, PresentationContext};
 use super::status::{Meaning, Status};
@@ -107,6 +107,26 @@ pub enum Found {
     TooMany,
     /// The peer did not answer it, for this reason.
     Refused(Status),
+}
+
+/// How a query ended whose matches were taken one by one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FindEnded {
+    /// All of it was taken.
+    All,
+    /// There is more than was asked for; the query was cancelled.
+    TooMany,
+    /// The peer did not answer it, for this reason.
+    Refused(Status),
+}
+
+/// How a C-MOVE ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Moved {
+    /// By its last response.
+    pub status: Status,
+    /// What became of the images, by the same.
+    pub images: SubOperations,
 }
 
 /// A report that the peer made, which wants an answer.
@@ -262,24 +282,42 @@ impl<S: Stream> Requestor<S> {
         identifier: &DataSet,
         most: usize,
     ) -> Result<Found, RequestError> {
+        let mut found = Vec::new();
+        let ended = self.find_each(context, model, identifier, most, |one| found.push(one)).await?;
+        Ok(match ended {
+            FindEnded::All => Found::All(found),
+            FindEnded::TooMany => Found::TooMany,
+            FindEnded::Refused(status) => Found::Refused(status),
+        })
+    }
+
+    /// The same for who keeps of each match only what it needs, and so holds less than a peer can send.
+    pub async fn find_each(
+        &mut self,
+        context: u8,
+        model: &SopClassUid,
+        identifier: &DataSet,
+        most: usize,
+        mut take: impl FnMut(DataSet),
+    ) -> Result<FindEnded, RequestError> {
         let message_id = self.next_message();
         let request = CFindRq { message_id, sop_class: model.clone() };
         self.send(context, &request.encode(), identifier).await?;
-        let (mut found, mut count) = (Vec::new(), 0);
+        let mut count = 0;
         loop {
             let response = self.answer_to(message_id).await?;
             if response.has_data_set {
                 let data_set = self.data_set(context, MAX_IDENTIFIER).await?;
                 if count < most {
-                    found.push(data_set);
+                    take(data_set);
                 }
             }
             match response.status.meaning() {
                 Meaning::Pending => count += 1,
-                Meaning::Success if count > most => return Ok(Found::TooMany),
-                Meaning::Success => return Ok(Found::All(found)),
-                _ if count > most => return Ok(Found::TooMany),
-                _ => return Ok(Found::Refused(response.status)),
+                Meaning::Success if count > most => return Ok(FindEnded::TooMany),
+                Meaning::Success => return Ok(FindEnded::All),
+                _ if count > most => return Ok(FindEnded::TooMany),
+                _ => return Ok(FindEnded::Refused(response.status)),
             }
             if count == most + 1 {
                 self.wire.send_command(context, &CCancelRq { message_id }.encode()).await?;
@@ -287,6 +325,30 @@ impl<S: Stream> Requestor<S> {
             // A peer that goes on all the same is not waited for.
             if count > most.saturating_mul(2).saturating_add(1000) {
                 return Err(WireError::Unexpected("more responses to a cancelled query").into());
+            }
+        }
+    }
+
+    /// C-MOVE: has the peer send what matches an identifier to a destination that it knows. Returns when it has.
+    pub async fn move_to(
+        &mut self,
+        context: u8,
+        model: &SopClassUid,
+        destination: &AeTitle,
+        identifier: &DataSet,
+    ) -> Result<Moved, RequestError> {
+        let message_id = self.next_message();
+        let request =
+            CMoveRq { message_id, sop_class: model.clone(), destination: destination.clone() };
+        self.send(context, &request.encode(), identifier).await?;
+        loop {
+            let response = self.answer_to(message_id).await?;
+            if response.has_data_set {
+                // The list of what failed, which a count at the peer says better.
+                self.data_set(context, MAX_INFORMATION).await?;
+            }
+            if response.status.meaning() != Meaning::Pending {
+                return Ok(Moved { status: response.status, images: response.sub_operations });
             }
         }
     }

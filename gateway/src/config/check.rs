@@ -5,6 +5,7 @@
 //! compared with others is taken from the written names, so that a partner with a bad address is still a known name.
 
 mod certificates;
+mod completeness;
 mod database;
 mod node;
 mod objects;
@@ -343,6 +344,7 @@ impl Check {
             file.delivery.as_ref().map(Spanned::span),
             file.log.as_ref().map(Spanned::span),
             file.scrub.as_ref().map(Spanned::span),
+            file.completeness.as_ref().map(Spanned::span),
         ];
         let listeners = file.listener.iter().map(Spanned::span);
         let rules = file.retention.iter().map(Spanned::span);
@@ -368,8 +370,8 @@ impl Check {
         if let Some(own) = own {
             names.certificates.insert(own, "this node".to_owned());
         }
-        let sources = self.sources(&files, &mut names, authorities.as_ref());
         let own_title = node.as_ref().map(|node| &node.ae_title);
+        let sources = self.sources(&files, &mut names, own_title, authorities.as_ref());
         let partners = self.partners(&files, &mut names, own_title, has_tls, authorities.as_ref());
         let routes = self.routes(&files, &listeners);
         Some(Config {
@@ -389,6 +391,7 @@ impl Check {
             routes,
             retention: self.retention(&files),
             scrub: self.scrub(main),
+            completeness: self.completeness(main),
             node: node?,
         })
     }

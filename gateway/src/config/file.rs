@@ -47,6 +47,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) retention: Vec<Spanned<RetentionSection>>,
     pub(super) scrub: Option<Spanned<ScrubSection>>,
+    pub(super) completeness: Option<Spanned<CompletenessSection>>,
 }
 
 /// `[node]`
@@ -176,6 +177,8 @@ pub(super) struct SourceSection {
     pub(super) called: Texts,
     pub(super) address: Text,
     pub(super) certificate: Text,
+    pub(super) count: Text,
+    pub(super) fetch: Option<Spanned<bool>>,
 }
 
 /// `[[partner]]`
@@ -229,6 +232,13 @@ pub(super) struct RetentionSection {
 pub(super) struct ScrubSection {
     pub(super) every: Text,
     pub(super) rate: Text,
+}
+
+/// `[completeness]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct CompletenessSection {
+    pub(super) quiet: Text,
 }
 
 /// `"CT"` or `["CT", "MR"]`.

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
+use super::fetching::Fetching;
 use super::storing::Storing;
 use crate::config::Route;
 use crate::reindex;
@@ -58,6 +59,7 @@ pub struct Handoff {
     behind: Arc<AtomicBool>,
     open: OpenStudies,
     backlog: Backlog,
+    fetching: Fetching,
 }
 
 impl Handoff {
@@ -69,6 +71,7 @@ impl Handoff {
             behind: Arc::default(),
             open: OpenStudies::default(),
             backlog: Backlog::default(),
+            fetching: Fetching::default(),
         };
         (handoff, arrivals)
     }
@@ -90,6 +93,11 @@ impl Handoff {
     /// What waits to be stored.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    /// What this node has asked sources to send to itself.
+    pub fn fetching(&self) -> &Fetching {
+        &self.fetching
     }
 
     /// The studies that are being received.
@@ -174,6 +182,8 @@ struct Memory {
     receiving: HashMap<StudyInstanceUid, HashSet<TransferId>>,
     /// Transfers of which nothing is being received any more, and the timeline does not say so yet.
     received: HashSet<TransferId>,
+    /// Studies that are to be counted against their source, as nobody brings them any more.
+    to_count: HashSet<StudyInstanceUid>,
     /// Whether what a crash cut off is among these, or was.
     knows_what_was_cut_off: bool,
 }
@@ -404,19 +414,26 @@ impl Drain {
                 continue;
             }
             memory.received.extend(memory.receiving.remove(&study).into_iter().flatten());
+            memory.to_count.insert(study);
         }
         self.note_received(memory).await;
     }
 
-    /// Tells the timeline what has been received; what cannot be told now is told later.
+    /// Tells the timeline what has been received, and has it counted; what cannot be told now is told later.
     async fn note_received(&self, memory: &mut Memory) {
-        if memory.received.is_empty() {
+        if memory.received.is_empty() && memory.to_count.is_empty() {
             return;
         }
+        let now = Timestamp::now();
         let transfers: Vec<_> = memory.received.iter().copied().collect();
-        match self.index.note_received_all(&transfers, Timestamp::now()).await {
+        match self.index.note_received_all(&transfers, now).await {
             Ok(()) => memory.received.clear(),
             Err(error) => self.failed(&error, "timeline cannot be written"),
+        }
+        let studies: Vec<_> = memory.to_count.iter().cloned().collect();
+        match self.index.count_now(&studies, now).await {
+            Ok(()) => memory.to_count.clear(),
+            Err(error) => self.failed(&error, "counts cannot be ordered"),
         }
         self.wake.changed();
     }

@@ -280,9 +280,11 @@ fn spool_all(intake: &Intake, mut queue: mpsc::Receiver<Step>) {
 fn commit(
     intake: &Intake,
     file: Incoming<'_>,
-    described: Described,
+    mut described: Described,
     memory: &mut Vec<u8>,
 ) -> Result<Box<Facts>, SpoolError> {
+    let fetching = intake.handoff.fetching();
+    described.origin.fetched_like = fetching.like(&described.study, &described.origin);
     let facts = Box::new(described.named(file.object()));
     *memory = file.commit(&facts, intake.durability)?;
     Ok(facts)

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::association::requestor::{Proposal, RequestError, Requestor};
 use crate::association::wire::{Stream, Tcp, WireError};
-use crate::config::{Config, Fingerprint, HostPort, Partner, PartnerTls};
+use crate::config::{Config, Fingerprint, HostPort, Partner, PartnerTls, Source};
 use crate::telemetry::chain;
 use crate::tls;
 
@@ -60,6 +60,18 @@ impl<'a> Callee<'a> {
             tls: partner.tls,
             certificates: &partner.certificates,
         }
+    }
+
+    /// A source, if it can be called: over TLS where it has a certificate.
+    pub fn source(config: &'a Config, source: &'a Source) -> Option<Self> {
+        let pins = source.certificate.as_deref();
+        Some(Self {
+            calling: &config.node.ae_title,
+            called: &source.ae_title,
+            address: source.address.as_ref()?,
+            tls: if pins.is_some() { PartnerTls::Mutual } else { PartnerTls::Off },
+            certificates: pins.unwrap_or_default(),
+        })
     }
 }
 

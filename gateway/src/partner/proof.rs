@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::tags;
 use gantry_store::dicom::{SeriesInstanceUid, SopInstanceUid, TransferSyntax, Uid};
 use gantry_store::facts::Priority;
 use gantry_store::index::{
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{self, Association};
 use crate::association::data_set::{self, DataSet};
 use crate::association::dimse::NActionRq;
+use crate::association::query::{self, FIND, Listed};
 use crate::association::requestor::{Found, RequestError};
 use crate::association::services::storage_commitment::{self, Commitments, known};
 use crate::association::status::Status;
@@ -48,7 +49,6 @@ const UNREPORTED: u32 = 3;
 const LISTED: usize = 50_000;
 /// For how long a partner is asked.
 const ASKED: SignedDuration = SignedDuration::from_hours(24 * 7);
-const MODEL: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
 
 /// Why a partner could not be asked to the end.
 #[derive(Debug, Error)]
@@ -208,8 +208,8 @@ impl Prover {
         ];
         let services = match partner.proof {
             ProofMeans::StorageCommitment => vec![storage_commitment::SOP_CLASS],
-            ProofMeans::Query => vec![MODEL],
-            ProofMeans::Auto | ProofMeans::None => vec![storage_commitment::SOP_CLASS, MODEL],
+            ProofMeans::Query => vec![FIND],
+            ProofMeans::Auto | ProofMeans::None => vec![storage_commitment::SOP_CLASS, FIND],
         };
         let contexts = services.into_iter().map(|uid| (known(uid), syntaxes.clone())).collect();
         let patience = self.config.delivery.connect_timeout;
@@ -224,7 +224,7 @@ impl Prover {
         wanted: &ProofWanted,
     ) -> Result<(), ProofError> {
         let commitment = association.context_of(storage_commitment::SOP_CLASS);
-        let query = association.context_of(MODEL);
+        let query = association.context_of(FIND);
         match (commitment, query) {
             (Some(context), query) if query.is_none() || wanted.tries < UNREPORTED => {
                 let asked = self.commit(partner, association, context, wanted).await?;
@@ -308,18 +308,9 @@ impl Prover {
     ) -> Result<(), ProofError> {
         let mut listed: BTreeSet<SopInstanceUid> = BTreeSet::new();
         for series in wanted.delivered.keys() {
-            let identifier = DataSet::default()
-                .with(tags::QUERY_RETRIEVE_LEVEL, "IMAGE")
-                .with(tags::STUDY_INSTANCE_UID, wanted.study.as_str())
-                .with(tags::SERIES_INSTANCE_UID, series.as_str())
-                .with(tags::SOP_INSTANCE_UID, "");
-            match association.find(context, &known(MODEL), &identifier, LISTED).await? {
-                Found::All(found) => listed.extend(
-                    found
-                        .iter()
-                        .filter_map(|one| data_set::uid(one.elements(), tags::SOP_INSTANCE_UID)),
-                ),
-                Found::TooMany | Found::Refused(_) => {
+            match query::images(association, context, &wanted.study, series, LISTED).await? {
+                Listed::All(images) => listed.extend(images),
+                Listed::TooMany | Listed::Refused(_) => {
                     return self.count(partner, association, context, wanted).await;
                 }
             }
@@ -337,28 +328,19 @@ impl Prover {
         context: u8,
         wanted: &ProofWanted,
     ) -> Result<(), ProofError> {
-        let identifier = DataSet::default()
-            .with(tags::QUERY_RETRIEVE_LEVEL, "SERIES")
-            .with(tags::STUDY_INSTANCE_UID, wanted.study.as_str())
-            .with(tags::SERIES_INSTANCE_UID, "")
-            .with(tags::NUMBER_OF_SERIES_RELATED_INSTANCES, "");
-        let found = match association.find(context, &known(MODEL), &identifier, LISTED).await? {
-            Found::All(found) => found,
-            Found::TooMany => Vec::new(),
-            Found::Refused(status) => {
+        let found = match query::series(association, context, &wanted.study, LISTED).await? {
+            Listed::All(found) => found,
+            Listed::TooMany => {
+                let why = "it lists more series than a study can have";
+                return Ok(self.not_proven(wanted, why, false).await?);
+            }
+            Listed::Refused(status) => {
                 let why = format!("it refused a query: {status}");
                 return Ok(self.not_proven(wanted, &why, false).await?);
             }
         };
-        let counts: HashMap<SeriesInstanceUid, Option<u64>> = found
-            .iter()
-            .filter_map(|one| {
-                let series = data_set::uid(one.elements(), tags::SERIES_INSTANCE_UID)?;
-                let count =
-                    data_set::integer(one.elements(), tags::NUMBER_OF_SERIES_RELATED_INSTANCES);
-                Some((series, count))
-            })
-            .collect();
+        let counts: HashMap<SeriesInstanceUid, Option<u64>> =
+            found.into_iter().map(|series| (series.uid, series.images)).collect();
         let (mut held, mut missing, mut unclear) = (Vec::new(), Vec::new(), false);
         for one in &wanted.unproven {
             let sent = wanted.delivered.get(&one.series).copied().unwrap_or_default();
@@ -394,7 +376,7 @@ impl Prover {
             .with(tags::STUDY_INSTANCE_UID, wanted.study.as_str())
             .with(tags::NUMBER_OF_STUDY_RELATED_SERIES, "")
             .with(tags::NUMBER_OF_STUDY_RELATED_INSTANCES, "");
-        let Found::All(found) = association.find(context, &known(MODEL), &identifier, 2).await?
+        let Found::All(found) = association.find(context, &known(FIND), &identifier, 2).await?
         else {
             return Ok(false);
         };

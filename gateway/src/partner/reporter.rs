@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{self, Callee};
 use crate::association::services::storage_commitment::{self, Commitments, known};
 use crate::association::status::Meaning;
-use crate::config::{Config, PartnerTls};
+use crate::config::Config;
 use crate::outbox::schedule;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{BySender, Metrics};
@@ -155,17 +155,9 @@ impl Reporter {
             let callee = Callee::partner(&self.config, partner);
             return Ok(Callee { calling: &owed.request.called, ..callee });
         }
-        let source = self.config.sources.iter().find(|source| source.name == *name);
-        let source = source.ok_or("it is not configured any more")?;
-        let address =
-            source.address.as_ref().ok_or("it has released the association, and has no address")?;
-        let pins = source.certificate.as_deref();
-        Ok(Callee {
-            calling: &owed.request.called,
-            called: &source.ae_title,
-            address,
-            tls: if pins.is_some() { PartnerTls::Mutual } else { PartnerTls::Off },
-            certificates: pins.unwrap_or_default(),
-        })
+        let source = self.config.source(name).ok_or("it is not configured any more")?;
+        let callee = Callee::source(&self.config, source)
+            .ok_or("it has released the association, and has no address")?;
+        Ok(Callee { calling: &owed.request.called, ..callee })
     }
 }

@@ -1,6 +1,6 @@
 //! Why an instance goes where it goes, in words.
 
-use gantry_store::facts::{Facts, Priority, Purpose};
+use gantry_store::facts::{Facts, Priority, Purpose, Way};
 use serde::Serialize;
 
 use super::rule;
@@ -9,6 +9,10 @@ use crate::config::Route;
 /// What every route says of one instance, and where it goes in the end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
+    /// Where this node fetched the instance: how the rest of its study had come. A route that takes it as one of these
+    /// matches, and its conditions are shown as they hold then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fetched_like: Vec<Way>,
     /// Each route, in the order of the configuration.
     pub routes: Vec<RouteVerdict>,
     /// Where it goes.
@@ -54,7 +58,10 @@ pub struct Destination {
 
 /// Says of each route whether and why it matches.
 pub fn explain(routes: &[Route], facts: &Facts) -> Explanation {
+    let ways: Vec<_> = rule::as_it_came(facts).collect();
     let verdict = |route: &Route| {
+        let matching = ways.iter().find(|facts| rule::matches(route, facts));
+        let facts = matching.map_or(facts, |facts| facts);
         let conditions: Vec<_> = route
             .when
             .iter()
@@ -72,6 +79,7 @@ pub fn explain(routes: &[Route], facts: &Facts) -> Explanation {
         }
     };
     Explanation {
+        fetched_like: facts.origin.fetched_like.clone(),
         routes: routes.iter().map(verdict).collect(),
         destinations: rule::destinations(routes, facts)
             .into_iter()

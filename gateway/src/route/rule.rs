@@ -1,5 +1,7 @@
 //! The decision itself.
 
+use std::borrow::Cow;
+
 use dicom_dictionary_std::tags;
 use gantry_store::facts::{Facts, Origin, Priority};
 use gantry_store::index::Routed;
@@ -18,21 +20,21 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
         }];
     }
     let mut destinations: Vec<Routed> = Vec::new();
-    for route in
-        routes.iter().filter(|route| route.when.iter().all(|condition| holds(condition, facts)))
-    {
-        for partner in &route.to {
-            let routed = Routed {
-                partner: partner.clone(),
-                route: route.name.clone(),
-                purpose: route.purpose,
-                priority: route.priority,
-                parcel: None,
-            };
-            match destinations.iter_mut().find(|other| other.partner == *partner) {
-                Some(other) if route.priority < other.priority => *other = routed,
-                Some(_) => {}
-                None => destinations.push(routed),
+    for facts in as_it_came(facts) {
+        for route in routes.iter().filter(|route| matches(route, &facts)) {
+            for partner in &route.to {
+                let routed = Routed {
+                    partner: partner.clone(),
+                    route: route.name.clone(),
+                    purpose: route.purpose,
+                    priority: route.priority,
+                    parcel: None,
+                };
+                match destinations.iter_mut().find(|other| other.partner == *partner) {
+                    Some(other) if route.priority < other.priority => *other = routed,
+                    Some(_) => {}
+                    None => destinations.push(routed),
+                }
             }
         }
     }
@@ -40,6 +42,21 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
     destinations
         .retain(|routed| !(facts.origin.from_partner && routed.partner == facts.origin.sender));
     destinations
+}
+
+/// The instance as it came, and where it was fetched, as it would have come with the rest of its study: a C-MOVE to
+/// ourselves comes to our own AE title, whichever was called then. What an attribute says is the instance's own in each.
+pub(super) fn as_it_came(facts: &Facts) -> impl Iterator<Item = Cow<'_, Facts>> {
+    let like = facts.origin.fetched_like.iter().map(|way| {
+        let facts = Facts { origin: Origin::came(way), ..facts.clone() };
+        Cow::Owned(facts)
+    });
+    std::iter::once(Cow::Borrowed(facts)).chain(like)
+}
+
+/// Whether all of a route's conditions hold.
+pub(super) fn matches(route: &Route, facts: &Facts) -> bool {
+    route.when.iter().all(|condition| holds(condition, facts))
 }
 
 /// Whether what comes from there may be an emergency, told before its data set has come: a route of that priority names its
@@ -91,7 +108,7 @@ fn value_of_origin(fact: &Fact, origin: &Origin) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use gantry_store::facts::{Addressed, Purpose};
+    use gantry_store::facts::{Addressed, Purpose, Way};
 
     use super::*;
     use crate::config::{Pattern, Protect};
@@ -178,6 +195,34 @@ mod tests {
 
         assert_eq!(names(&[derived], &scout).len(), 1);
         assert!(names(&[station], &scout).is_empty());
+    }
+
+    #[test]
+    fn what_was_fetched_goes_where_it_would_have_gone_with_the_rest_of_its_study_and_nowhere_else()
+    {
+        let mut emergency =
+            route("e", Fact::CalledAeTitle, "RI_EMERG", &["ri"], Priority::Emergency);
+        let modality = Fact::Attribute(tags::MODALITY, "Modality");
+        emergency.when.push(Condition { on: modality, any_of: vec![Pattern::ignoring_case("CT")] });
+        let own = route("own", Fact::CalledAeTitle, "GANTRY", &["archive"], Priority::Routine);
+        let other = route("o", Fact::CalledAeTitle, "CARDIAC", &["cardiac"], Priority::Urgent);
+        let routes = [emergency, own, other];
+        let mut fetched = facts(1);
+        fetched.origin.fetched_like = vec![Way {
+            listener: "0.0.0.0:104".into(),
+            sender: "pacs".into(),
+            calling_ae_title: "CT_AE1".parse().unwrap(),
+            called_ae_title: "RI_EMERG".parse().unwrap(),
+        }];
+        let mut report = fetched.clone();
+        report.attributes.insert(tags::MODALITY, b"SR".to_vec());
+
+        assert_eq!(
+            names(&routes, &fetched),
+            [("archive".into(), Priority::Routine), ("ri".into(), Priority::Emergency)]
+        );
+        assert_eq!(names(&routes, &report), [("archive".into(), Priority::Routine)]);
+        assert_eq!(names(&routes, &facts(1)), [("archive".into(), Priority::Routine)]);
     }
 
     #[test]

@@ -63,6 +63,15 @@ pub struct ByListener {
     pub listener: String,
 }
 
+/// By source and what came of asking it.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct BySourceAndResult {
+    /// The source's configured name.
+    pub source: String,
+    /// In a word.
+    pub result: &'static str,
+}
+
 /// By what was found to be wrong.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct ByFinding {
@@ -90,6 +99,14 @@ pub struct Metrics {
     pub failed_tries: Family<ByPartner, Counter>,
     /// Reports of storage commitment that senders did not take, and that are made no more.
     pub reports_given_up: Family<BySender, Counter>,
+    /// Studies counted against their source.
+    pub source_counts: Family<BySourceAndResult, Counter>,
+    /// Images that sources were asked to send here, by what became of them.
+    pub fetched: Family<BySourceAndResult, Counter>,
+    /// Studies of which the source has more than is here; read from the index when asked.
+    pub incomplete_studies: Gauge,
+    /// Transfers of these.
+    pub incomplete_transfers: Gauge,
     /// Deliveries by where they stand; read from the index when asked.
     pub deliveries: Family<ByPartnerAndState, Gauge>,
     /// Instances in the index.
@@ -122,6 +139,10 @@ impl Default for Metrics {
             sent: Family::default(),
             failed_tries: Family::default(),
             reports_given_up: Family::default(),
+            source_counts: Family::default(),
+            fetched: Family::default(),
+            incomplete_studies: Gauge::default(),
+            incomplete_transfers: Gauge::default(),
             deliveries: Family::default(),
             instances: Gauge::default(),
             spooled: Gauge::default(),
@@ -157,6 +178,8 @@ impl Default for Metrics {
             "Reports of storage commitment that a sender did not take in time",
             metrics.reports_given_up.clone(),
         );
+        metrics.register_completeness();
+        let r = &mut metrics.registry;
         r.register("deliveries", "Deliveries by where they stand", metrics.deliveries.clone());
         r.register("instances", "Instances in the index", metrics.instances.clone());
         r.register(
@@ -199,6 +222,30 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    fn register_completeness(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "source_counts",
+            "Studies counted against their source, by what came of it",
+            self.source_counts.clone(),
+        );
+        r.register(
+            "images_fetched",
+            "Images that a source was asked to send here, by what became of them",
+            self.fetched.clone(),
+        );
+        r.register(
+            "studies_incomplete",
+            "Studies of which the source has more than is here",
+            self.incomplete_studies.clone(),
+        );
+        r.register(
+            "transfers_incomplete",
+            "Transfers of studies of which the source has more than is here",
+            self.incomplete_transfers.clone(),
+        );
+    }
+
     /// All figures as text, in the form that Prometheus reads.
     pub fn print(&self) -> String {
         let mut text = String::new();

@@ -1,6 +1,8 @@
-//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, what is kept and removed, and why
+//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, what is kept and removed, counts that
+//! are asked for now, and why
 //! an instance goes where it goes.
 
+mod counting;
 mod export;
 mod keeping;
 mod upload;
@@ -27,6 +29,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/batches/{id}", delete(upload::end_batch))
         .route("/api/v1/routes/explain", post(explain_routes))
         .route("/api/v1/objects/{object}/part10", get(export::part10))
+        .route("/api/v1/studies/{uid}/count", post(counting::count))
         .route("/api/v1/studies/{uid}/hold", post(keeping::hold))
         .route("/api/v1/studies/{uid}/release", post(keeping::release))
         .route("/api/v1/studies/{uid}/delete", post(keeping::remove))

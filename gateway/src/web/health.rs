@@ -177,6 +177,15 @@ async fn refresh_gauges(app: &App) {
         }
         Err(error) => tracing::warn!(error = %chain(&error), "instances cannot be counted"),
     }
+    match web.index.incomplete().await {
+        Ok(totals) => {
+            metrics.incomplete_studies.set(figure(totals.studies));
+            metrics.incomplete_transfers.set(figure(totals.transfers));
+        }
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "incomplete studies cannot be counted");
+        }
+    }
     let spool = web.spool.clone();
     if let Some(Ok(room)) = blocking(move || spool.room()).await {
         metrics.spool_room.set(room as f64);

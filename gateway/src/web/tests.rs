@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::completeness::Counter;
 use crate::config::{Fingerprint, Web};
 use crate::intake::{Arrived, Handoff};
 use crate::testing::{config_in, facts};
@@ -87,20 +88,32 @@ impl Node {
         let spool = Arc::new(Spool::open(&config.node.spool_dir(), keyring, 0).unwrap());
         let (handoff, arrivals) = Handoff::new();
         let bell = Arc::new(Bell::default());
+        let index = Index::open(&config.node.index_path()).await.unwrap();
+        let scrub = scrub::Handle::open(&config);
+        let objects = FileObjects::open(&config.node.objects_dir()).unwrap();
+        let config = Arc::new(config);
+        let counter = Counter {
+            config: config.clone(),
+            index: index.clone(),
+            fetching: handoff.fetching().clone(),
+            wake: bell.clone(),
+            metrics: Arc::default(),
+        };
         let state = WebState {
-            index: Index::open(&config.node.index_path()).await.unwrap(),
+            index,
             open_studies: handoff.open_studies().clone(),
             changes: bell.1.subscribe(),
             metrics: Arc::default(),
             intake: Intake::new(spool.clone(), Durability::Received, 1 << 20, [].into(), handoff),
-            objects: Arc::new(FileObjects::open(&config.node.objects_dir()).unwrap()),
+            objects: Arc::new(objects),
             spool,
             wake: bell.clone(),
             sessions: Arc::default(),
-            scrub: scrub::Handle::open(&config),
+            scrub,
+            counter,
             started: Timestamp::now(),
             stop: CancellationToken::new(),
-            config: Arc::new(config),
+            config,
         };
         Self { state, bell, arrivals, _folder: folder }
     }

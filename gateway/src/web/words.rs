@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use gantry_store::index::{ProvenBy, TransferState, TransferSummary};
+use gantry_store::index::{
+    Completeness, CompletenessState, ProvenBy, TransferState, TransferSummary,
+};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -352,6 +354,45 @@ pub(super) fn sentence(
     }
 }
 
+/// "Incomplete: 411 of 412: series 3 'Thin 0.625' misses 1. It is being fetched."
+pub(super) fn incomplete(completeness: &Completeness) -> String {
+    let what = format!("Incomplete: {}.", completeness.sentence.reveal());
+    match (&completeness.fetch_why, completeness.fetching) {
+        (_, true) => format!("{what} This gateway is fetching the rest."),
+        (Some(why), false) => format!("{what} {}", ended(why)),
+        (None, false) => what,
+    }
+}
+
+/// Whether all of a study is here, in a sentence for its page.
+pub(super) fn completeness(completeness: &Completeness, reader: &Reader) -> String {
+    let (said, source) = (completeness.sentence.reveal(), completeness.source.as_deref());
+    let asked = completeness.asked_at.map(|at| format!(" at {}", reader.moment(at).short));
+    let mut text = match completeness.state {
+        CompletenessState::NotAsked => "Not counted against its source yet.".to_owned(),
+        CompletenessState::NoSource => {
+            "There is no source to count against, so nobody knows whether all of it came."
+                .to_owned()
+        }
+        CompletenessState::Complete => format!(
+            "{} of {} images that {} lists, counted{}.",
+            grouped(completeness.expected.unwrap_or(0)),
+            grouped(completeness.expected.unwrap_or(0)),
+            source.unwrap_or("its source"),
+            asked.unwrap_or_default()
+        ),
+        CompletenessState::Incomplete => incomplete(completeness),
+        CompletenessState::Unanswered => ended(said),
+    };
+    if let Some(surplus) = completeness.surplus.filter(|surplus| *surplus > 0) {
+        text = format!("{text} {} here that the source does not list.", plural(surplus, "image"));
+    }
+    if let (CompletenessState::Incomplete, Some(why)) = (completeness.state, &completeness.why) {
+        text = format!("{text} It was asked again since, and did not say: {}", ended(why));
+    }
+    text
+}
+
 fn decided(
     what: &str,
     decision: Option<&gantry_store::index::Decision>,
@@ -497,6 +538,7 @@ mod tests {
                 series_count: 1,
                 instance_count: counts.total,
                 patient_conflict: false,
+                completeness: Completeness::default(),
                 first_received_at: None,
                 last_received_at: None,
             },
@@ -590,6 +632,41 @@ mod tests {
         assert_eq!(
             sentence(&transfer, TransferState::Queued, &at),
             "412 images go from 19:00 on, as routine waits for that."
+        );
+    }
+
+    #[test]
+    fn whether_all_of_a_study_is_here_is_said_with_what_happens_next() {
+        let reader = Reader { now: at("2026-11-22T09:21:05Z"), zone: TimeZone::UTC };
+        let mut known = Completeness {
+            state: CompletenessState::Incomplete,
+            source: Some("pacs".to_owned()),
+            asked_at: Some(at("2026-11-22T09:20:00Z")),
+            expected: Some(412),
+            missing: Some(1),
+            sentence: Phi::new("411 of 412: series 3 'Thin 0.625' misses 1".to_owned()),
+            ..Completeness::default()
+        };
+        let what = "Incomplete: 411 of 412: series 3 'Thin 0.625' misses 1.";
+        assert_eq!(incomplete(&known), what);
+        known.fetch_why = Some("pacs refused to send them".to_owned());
+        assert_eq!(incomplete(&known), format!("{what} pacs refused to send them."));
+        known.fetching = true;
+        let fetching = format!("{what} This gateway is fetching the rest.");
+        assert_eq!(
+            (incomplete(&known), completeness(&known, &reader)),
+            (fetching.clone(), fetching)
+        );
+
+        (known.state, known.surplus) = (CompletenessState::Complete, Some(2));
+        assert_eq!(
+            completeness(&known, &reader),
+            "412 of 412 images that pacs lists, counted at 09:20. 2 images here that the source does not list."
+        );
+        let silent = Completeness { state: CompletenessState::NoSource, ..Completeness::default() };
+        assert_eq!(
+            completeness(&silent, &reader),
+            "There is no source to count against, so nobody knows whether all of it came."
         );
     }
 

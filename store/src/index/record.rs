@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use crate::dicom::SopInstanceUid;
 use crate::facts::{Facts, ObjectId, ParcelId, Priority, Purpose};
 
+use super::counting;
 use super::db::Db;
 use super::instance::{self, Place, Version};
 use super::lock;
@@ -149,6 +150,10 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
         }
     }
     let mut ordered = orders.write(&mut *db).await?;
+    let came = arrivals.iter().zip(&judged).filter_map(|(Arrival { facts, .. }, (_, to_order))| {
+        to_order.map(|(_, study)| (study, facts))
+    });
+    counting::arrived(&mut *db, came).await?;
     studies.write(&mut *db).await?;
     let mut recorded = Vec::with_capacity(arrivals.len());
     for (arrival, (Arrival { facts, .. }, (found, _))) in arrivals.iter().zip(judged).enumerate() {

@@ -146,6 +146,7 @@ pub(super) fn ct(study: u32, number: u32) -> Arrival {
                 calling_ae_title: "PACS".parse().unwrap(),
                 called_ae_title: "GANTRY".parse().unwrap(),
                 addressed_to: None,
+                fetched_like: Vec::new(),
             },
             sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().unwrap(),
             sop_instance: format!("1.2.{study}.9.{number}").parse().unwrap(),

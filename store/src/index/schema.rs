@@ -19,6 +19,7 @@ const SQLITE: &[Step] = &[
     (4, "lost", include_str!("../../migrations/sqlite/0004_lost.sql")),
     (5, "proof", include_str!("../../migrations/sqlite/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
+    (8, "completeness", include_str!("../../migrations/sqlite/0008_completeness.sql")),
     (10, "parcel", include_str!("../../migrations/sqlite/0010_parcel.sql")),
 ];
 const POSTGRES: &[Step] = &[
@@ -28,6 +29,7 @@ const POSTGRES: &[Step] = &[
     (4, "lost", include_str!("../../migrations/postgres/0004_lost.sql")),
     (5, "proof", include_str!("../../migrations/postgres/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
+    (8, "completeness", include_str!("../../migrations/postgres/0008_completeness.sql")),
     (10, "parcel", include_str!("../../migrations/postgres/0010_parcel.sql")),
 ];
 

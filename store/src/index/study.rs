@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::dicom::{Attributes, Phi, StudyInstanceUid};
 
+use super::completeness::{self, Completeness, CountedSeries};
 use super::db::{self, Db, Row};
 use super::retention::{self, StudyEvent};
 use super::series::{self, SeriesDetail};
@@ -46,6 +47,8 @@ pub struct StudySummary {
     pub instance_count: u64,
     /// Whether instances of it disagree about the patient; what came first is shown.
     pub patient_conflict: bool,
+    /// Whether all of it is here, by what its source said.
+    pub completeness: Completeness,
     /// Who holds it: nobody and no rule removes its images.
     pub held: Option<Decision>,
     /// Who decided that its images go, if none came back since.
@@ -63,6 +66,8 @@ pub struct StudyDetail {
     pub study: StudySummary,
     /// Its series and their instances.
     pub series: Vec<SeriesDetail>,
+    /// The series that its source listed, those that are short first.
+    pub counted: Vec<CountedSeries>,
     /// Where it went or goes.
     pub transfers: Vec<TransferSummary>,
     /// What was decided about keeping it, oldest first.
@@ -279,9 +284,10 @@ pub(super) async fn detail(
     let Some(id) = id else { return Ok(None) };
     let Some(study) = summaries(&mut *db, &[id]).await?.remove(&id) else { return Ok(None) };
     let series = series::of_study(&mut *db, id).await?;
+    let counted = completeness::series(&mut *db, id).await?;
     let transfers = transfer::of_study(&mut *db, id).await?;
     let events = retention::events(db, id).await?;
-    Ok(Some(StudyDetail { study, series, transfers, events }))
+    Ok(Some(StudyDetail { study, series, counted, transfers, events }))
 }
 
 /// Summaries by row id.
@@ -314,6 +320,11 @@ pub(super) async fn summaries(
             summary.series_count += unsigned::<u64>(&row, "series")?;
             summary.instance_count += unsigned::<u64>(&row, "instances")?;
         }
+        for (id, completeness) in completeness::of_studies(&mut *db, ids).await? {
+            if let Some(summary) = summaries.get_mut(&id) {
+                summary.completeness = completeness;
+            }
+        }
     }
     Ok(summaries)
 }
@@ -334,6 +345,7 @@ fn read(row: &Row) -> sqlx::Result<StudySummary> {
         series_count: 0,
         instance_count: 0,
         patient_conflict: flag(row, "patient_conflict")?,
+        completeness: completeness::unknown(),
         held: transfer::decision(row, "held_at", "held_by", "held_why")?,
         removed: transfer::decision(row, "removed_at", "removed_by", "removed_why")?,
         first_received_at: row

@@ -57,6 +57,14 @@ pub enum EventKind {
     Confirmed,
     /// The partner does not have what it had accepted.
     NotStored,
+    /// All that the source lists of the study is here.
+    Complete,
+    /// The source lists more of the study than is here.
+    Incomplete,
+    /// The source did not say what it has of the study.
+    NotCounted,
+    /// The source was asked to send what is missing.
+    Fetched,
 }
 
 words!(EventKind {
@@ -75,6 +83,10 @@ words!(EventKind {
     Removed = "removed",
     Confirmed = "confirmed",
     NotStored = "not-stored",
+    Complete = "complete",
+    Incomplete = "incomplete",
+    NotCounted = "not-counted",
+    Fetched = "fetched",
 });
 
 /// Adds a line.

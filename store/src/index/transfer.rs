@@ -17,6 +17,7 @@ use crate::dicom::{Phi, SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
 use crate::facts::{Digest, Facts, ObjectId, ParcelId, Priority, Purpose};
 
 use super::Routed;
+use super::completeness::{self, CountedSeries};
 use super::db::{self, Db, Row};
 use super::delivery::{Delivery, Failure, FailureKind};
 use super::proof::ProvenBy;
@@ -238,6 +239,8 @@ pub struct TransferDetail {
     pub transfer: TransferSummary,
     /// How far each series has come.
     pub series: Vec<TransferSeries>,
+    /// The series of the study that its source listed, those that are short first.
+    pub counted: Vec<CountedSeries>,
     /// What keeps instances from the partner, the most frequent first.
     pub problems: Vec<Problem>,
     /// What happened, oldest first.
@@ -303,6 +306,8 @@ pub struct TransferFilter {
     pub since: Option<Timestamp>,
     /// With something that is neither delivered nor cancelled.
     pub only_unfinished: bool,
+    /// Of a study of which the source has more, unless somebody cancelled it.
+    pub only_incomplete: bool,
     /// At most this many.
     pub limit: u32,
 }
@@ -316,6 +321,7 @@ impl Default for TransferFilter {
             parcel: None,
             since: None,
             only_unfinished: false,
+            only_incomplete: false,
             limit: 100,
         }
     }
@@ -391,6 +397,11 @@ pub(super) async fn list(
     if filter.only_unfinished {
         query.push(" AND t.id IN (SELECT transfer FROM unfinished)");
     }
+    if filter.only_incomplete {
+        query.push(
+            " AND t.cancelled_at IS NULL AND t.study IN (SELECT study FROM completeness WHERE state = 'incomplete')",
+        );
+    }
     query.push(" ORDER BY t.created_at DESC, t.id DESC LIMIT ").push_bind(i64::from(filter.limit));
     let rows = query.fetch_all(&mut *db).await?;
     summaries(db, &rows).await
@@ -410,12 +421,13 @@ pub(super) async fn detail(db: &mut Db, id: TransferId) -> sqlx::Result<Option<T
     query.push("WHERE t.ulid = ").push_bind(id.to_string());
     let rows = query.fetch_all(&mut *db).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let row_id: i64 = row.try_get("id")?;
+    let (row_id, study): (i64, i64) = (row.try_get("id")?, row.try_get("study")?);
     let Some(transfer) = summaries(&mut *db, &rows).await?.pop() else { return Ok(None) };
     let series = series_of(&mut *db, row_id).await?;
+    let counted = completeness::series(&mut *db, study).await?;
     let problems = problems_of(&mut *db, row_id).await?;
     let events = timeline::of_transfer(db, row_id).await?;
-    Ok(Some(TransferDetail { transfer, series, problems, events }))
+    Ok(Some(TransferDetail { transfer, series, counted, problems, events }))
 }
 
 /// Every delivery of a transfer, in the order of arrival.

@@ -23,6 +23,7 @@ pub(crate) fn facts_of(object: ObjectId, data_set: &[u8]) -> Facts {
             calling_ae_title: "PACS".parse().unwrap(),
             called_ae_title: "GANTRY".parse().unwrap(),
             addressed_to: None,
+            fetched_like: Vec::new(),
         },
         sop_class: "1.2.840.10008.5.1.4.1.1.2".parse().unwrap(),
         sop_instance: "2.25.1".parse().unwrap(),

@@ -43,9 +43,9 @@ pub(super) async fn run(
 }
 
 fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
-    let TransferDetail { transfer, series, problems, events } = detail;
+    let TransferDetail { transfer, series, problems, events, .. } = detail;
     let now = Timestamp::now();
-    output.line(format_args!("{}  {}", super::state(transfer.state, output), transfer.sentence))?;
+    output.line(format_args!("{}  {}", super::flagged(transfer, output), transfer.sentence))?;
     output.line("")?;
     output.line(format_args!("transfer   {}", transfer.id))?;
     output.line(format_args!("to         {} ({})", transfer.partner_name, transfer.partner))?;
@@ -58,6 +58,7 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
     if let Some(description) = &transfer.study.description {
         output.line(format_args!("           {description}"))?;
     }
+    output.line(format_args!("complete   {}", transfer.study.completeness.in_full()))?;
     output.line(format_args!("priority   {}, for {}", transfer.priority, transfer.purpose))?;
     output.line(format_args!(
         "ordered    {} ago: {}",
@@ -125,6 +126,10 @@ fn happened(event: &Event) -> String {
         EventKind::Removed => "the images were removed here",
         EventKind::Confirmed => "the partner confirmed that it holds all images",
         EventKind::NotStored => "the partner does not have what it accepted; sent again",
+        EventKind::Complete => "all that the source has is here",
+        EventKind::Incomplete => "the source has more than is here",
+        EventKind::NotCounted => "the source did not say what it has",
+        EventKind::Fetched => "the source was asked for what is missing",
     };
     let by = event.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
     let detail = event.detail.as_ref().filter(|detail| !detail.is_empty());

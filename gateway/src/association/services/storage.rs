@@ -102,6 +102,7 @@ fn origin(session: &Session) -> Origin {
         calling_ae_title: session.sender.calling.clone(),
         called_ae_title: session.sender.called.clone(),
         addressed_to: None,
+        fetched_like: Vec::new(),
     }
 }
 

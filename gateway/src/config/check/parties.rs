@@ -22,6 +22,7 @@ impl Check {
         &mut self,
         files: &[&Written],
         names: &mut Names,
+        own_title: Option<&AeTitle>,
         authorities: Option<&RootCertStore>,
     ) -> Vec<Source> {
         let sections = files
@@ -34,14 +35,23 @@ impl Check {
             self.required(&section, "ae-title", body.ae_title.as_ref(), help);
             let ae_title = self.party_ae_title(&section, &body.ae_title, name.as_deref(), names);
             let called = self.texts(&section, &body.called, words::ae_title);
+            let called: Vec<_> = called.into_iter().map(|(_, title)| title).collect();
+            let (counted, fetch) = self.counted(&section, body, &called, own_title);
             let address = self.text(&section, &body.address, words::host_port);
             let certificate = body.certificate.as_ref().map(|certificate| {
                 let who = name.as_deref().unwrap_or_default();
                 self.pins(&section, certificate, who, names, authorities).0
             });
             if let (Some(name), Some(ae_title)) = (name, ae_title) {
-                let called = called.into_iter().map(|(_, title)| title).collect();
-                sources.push(Source { name, ae_title, called, address, certificate });
+                sources.push(Source {
+                    name,
+                    ae_title,
+                    called,
+                    address,
+                    counted,
+                    fetch,
+                    certificate,
+                });
             }
         }
         sources

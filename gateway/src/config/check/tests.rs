@@ -507,4 +507,5 @@ fn the_shipped_example_is_right() {
     assert_eq!((config.intake, config.limits), (Intake::default(), Limits::default()));
     assert_eq!((config.delivery, config.log.level), (Delivery::default(), Log::default().level));
     assert_eq!(config.scrub, crate::config::Scrub::default());
+    assert_eq!(config.completeness, crate::config::Completeness::default());
 }

@@ -171,6 +171,7 @@ fn origin(web: &WebState, query: UploadQuery) -> Result<Origin, Problem> {
         calling_ae_title: ours.clone(),
         called_ae_title: ours.clone(),
         addressed_to,
+        fetched_like: Vec::new(),
     })
 }
 

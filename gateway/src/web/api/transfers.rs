@@ -7,8 +7,8 @@ use axum::{Extension, Json, Router};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{ParcelId, Priority};
 use gantry_store::index::{
-    DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent, TransferFilter,
-    TransferId, TransferSeries, TransferState, TransferSummary,
+    CountedSeries, DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent,
+    TransferFilter, TransferId, TransferSeries, TransferState, TransferSummary,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ struct ListQuery {
     study: Option<StudyInstanceUid>,
     parcel: Option<ParcelId>,
     state: Option<TransferState>,
+    /// Only those of studies of which the source has more.
+    #[serde(default)]
+    incomplete: bool,
     /// Created at this time or later.
     since: Option<Timestamp>,
     limit: Option<u32>,
@@ -58,6 +61,8 @@ pub(super) struct TransferView {
     state: TransferState,
     /// The same in one sentence.
     sentence: String,
+    /// Whether the source has more of the study than is here, whatever the state; `study.completeness` says what.
+    incomplete: bool,
     /// What pages call the partner.
     partner_name: String,
     /// Since its first instance was routed, until it was all sent.
@@ -70,6 +75,8 @@ struct DetailView {
     #[serde(flatten)]
     transfer: TransferView,
     series: Vec<TransferSeries>,
+    /// The series of the study that its source listed, those that are short first.
+    counted: Vec<CountedSeries>,
     problems: Vec<ObstacleView>,
     events: Vec<TransferEvent>,
 }
@@ -111,6 +118,7 @@ async fn list(
         parcel: query.parcel,
         since: query.since,
         only_unfinished: false,
+        only_incomplete: query.incomplete,
         // A state is known only after counting, so those of other states must not use up the limit.
         limit: if query.state.is_some() { MOST } else { limit },
     };
@@ -127,7 +135,7 @@ async fn one(
 ) -> Result<Json<DetailView>, Problem> {
     let web = &app.web;
     let reader = Reader::here();
-    let TransferDetail { transfer, series, problems, events } =
+    let TransferDetail { transfer, series, counted, problems, events } =
         web.index.transfer(id).await?.ok_or(IndexError::UnknownTransfer(id))?;
     let ahead = ahead_of(web, &transfer).await?;
     let at = circumstances(web, &reader, &transfer, ahead);
@@ -143,7 +151,8 @@ async fn one(
             problem,
         })
         .collect();
-    Ok(Json(DetailView { transfer: view(web, &reader, transfer, ahead), series, problems, events }))
+    let transfer = view(web, &reader, transfer, ahead);
+    Ok(Json(DetailView { transfer, series, counted, problems, events }))
 }
 
 async fn deliveries(
@@ -350,6 +359,7 @@ pub(super) fn view(
         sentence: sentence(&transfer, state, &at),
         partner_name: at.partner_name(&transfer).to_owned(),
         waiting_seconds: waited(&transfer, state, reader.now).as_secs(),
+        incomplete: transfer.study.completeness.is_incomplete(),
         state,
         transfer,
     }

@@ -21,6 +21,8 @@ const MOST_UNFINISHED: u32 = 500;
 /// The most finished ones, and for how long they stay.
 const MOST_FINISHED: u32 = 200;
 const STAY: SignedDuration = SignedDuration::from_hours(24);
+/// For how long those stay of which the source has more: somebody should see to them.
+const STAY_INCOMPLETE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// The address's query. What is unknown in it is refused, so that a mistyped filter never hides a patient.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -101,6 +103,13 @@ struct Line {
     /// RFC 3339, where the wait goes on.
     since: Option<String>,
     sentence: String,
+    incomplete: Option<Incomplete>,
+}
+
+/// What its source has more of.
+pub(super) struct Incomplete {
+    pub(super) tone: &'static str,
+    pub(super) sentence: String,
 }
 
 pub(super) async fn board(
@@ -123,7 +132,7 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
     let unfinished: Vec<_> = transfers.iter().map(|(transfer, _)| transfer.clone()).collect();
     let shown = transfers.into_iter().filter(|(transfer, state)| match query.show {
         Show::Everything => true,
-        Show::NeedsAction => *state == TransferState::NeedsAction,
+        Show::NeedsAction => place_of(transfer, *state) == 0,
         Show::Today => transfer.created_at >= reader.midnight(),
     });
     let mut groups = [
@@ -134,7 +143,7 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
     for (transfer, state) in shown {
         let ahead = (state == TransferState::Queued)
             .then(|| unfinished.iter().filter(|other| api::goes_before(other, &transfer)).count());
-        if let Some(group) = groups.get_mut(group_of(state)) {
+        if let Some(group) = groups.get_mut(place_of(&transfer, state)) {
             group.rows.push(line(web, &reader, &transfer, state, ahead));
         }
     }
@@ -179,11 +188,16 @@ async fn fetch(
     let unfinished =
         TransferFilter { only_unfinished: true, limit: MOST_UNFINISHED, ..all.clone() };
     let since = reader.now.saturating_sub(STAY).unwrap_or(Timestamp::MIN);
-    let recent = TransferFilter { since: Some(since), limit: MOST_FINISHED, ..all };
+    let recent = TransferFilter { since: Some(since), limit: MOST_FINISHED, ..all.clone() };
+    let since = reader.now.saturating_sub(STAY_INCOMPLETE).unwrap_or(Timestamp::MIN);
+    let incomplete =
+        TransferFilter { only_incomplete: true, since: Some(since), limit: MOST_FINISHED, ..all };
     let mut transfers = web.index.transfers(&unfinished).await?;
-    for transfer in web.index.transfers(&recent).await? {
-        if transfers.iter().all(|other| other.id != transfer.id) {
-            transfers.push(transfer);
+    for filter in [recent, incomplete] {
+        for transfer in web.index.transfers(&filter).await? {
+            if transfers.iter().all(|other| other.id != transfer.id) {
+                transfers.push(transfer);
+            }
         }
     }
     Ok(transfers
@@ -211,9 +225,31 @@ fn group_of(state: TransferState) -> usize {
     }
 }
 
+/// The group that a transfer is shown in. What was sent of a study of which the source has more is no good end: a person
+/// should look, unless this node is about to fetch the rest.
+fn place_of(transfer: &TransferSummary, state: TransferState) -> usize {
+    let completeness = &transfer.study.completeness;
+    let ended_well =
+        matches!(state, TransferState::Sent | TransferState::Confirmed | TransferState::Opened);
+    match (ended_well && completeness.is_incomplete(), completeness.fetching) {
+        (true, true) => 1,
+        (true, false) => 0,
+        (false, _) => group_of(state),
+    }
+}
+
+/// What is said of a study of which the source has more.
+pub(super) fn incomplete(study: &StudySummary) -> Option<Incomplete> {
+    let completeness = &study.completeness;
+    completeness.is_incomplete().then(|| Incomplete {
+        tone: if completeness.fetching { "wait" } else { "act" },
+        sentence: words::incomplete(completeness),
+    })
+}
+
 /// Within a group the longest wait comes first; what has ended, the latest first.
 fn order(transfer: &TransferSummary, state: TransferState) -> (usize, i64) {
-    let group = group_of(state);
+    let group = place_of(transfer, state);
     let created = transfer.created_at.as_millisecond();
     (
         group,
@@ -260,6 +296,7 @@ fn line(
         waiting: words::duration(waited),
         since: goes_on.then(|| transfer.created_at.to_string()),
         sentence: words::sentence(transfer, state, &at),
+        incomplete: incomplete(study),
     }
 }
 

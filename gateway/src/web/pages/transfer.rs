@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use axum::response::{Html, Redirect};
 use gantry_store::facts::{Priority, Purpose};
 use gantry_store::index::{
-    EventKind, TransferDetail, TransferEvent, TransferId, TransferSeries, TransferState,
-    TransferSummary,
+    CountedSeries, EventKind, TransferDetail, TransferEvent, TransferId, TransferSeries,
+    TransferState, TransferSummary,
 };
 use serde::Deserialize;
 
@@ -18,6 +18,7 @@ use super::super::remedy::{self, Remedy};
 use super::super::session::Person;
 use super::super::words::{self, Circumstances, Moment, PatientNumber, Reader};
 use super::super::{App, WebState};
+use super::board::{Incomplete, incomplete};
 use super::{ErrorPage, fragment, page, tone};
 
 #[derive(Deserialize)]
@@ -52,6 +53,10 @@ struct TransferPage {
     tag: &'static str,
     tone: &'static str,
     sentence: String,
+    incomplete: Option<Incomplete>,
+    completeness: String,
+    counted: Vec<CountedLine>,
+    counted_by: String,
     done: u64,
     total: u64,
     progress: String,
@@ -81,6 +86,19 @@ struct SeriesLine {
     delivered: String,
     rest: String,
 }
+
+/// A series as the source lists it.
+struct CountedLine {
+    number: String,
+    modality: String,
+    description: String,
+    expected: String,
+    here: String,
+    missing: String,
+}
+
+/// The most series that the page lists of what the source has.
+const COUNTED: usize = 100;
 
 struct ProblemBlock {
     remedy: Remedy,
@@ -172,7 +190,7 @@ fn view(
     detail: TransferDetail,
     ahead: Option<usize>,
 ) -> TransferPage {
-    let TransferDetail { transfer, series, problems, events } = detail;
+    let TransferDetail { transfer, series, counted, problems, events } = detail;
     let state = api::state_of(web, &transfer);
     let at = api::circumstances(web, reader, &transfer, ahead);
     let to = at.partner_name(&transfer).to_owned();
@@ -208,6 +226,10 @@ fn view(
         tag: words::tag(state),
         tone: tone(state),
         sentence: words::sentence(&transfer, state, &at),
+        incomplete: incomplete(study),
+        completeness: words::completeness(&study.completeness, reader),
+        counted: counted.iter().take(COUNTED).map(counted_line).collect(),
+        counted_by: study.completeness.source.clone().unwrap_or_default(),
         done: counts.delivered,
         total: counts.total,
         progress: format!(
@@ -307,6 +329,24 @@ fn series_line(series: &TransferSeries) -> SeriesLine {
     }
 }
 
+fn counted_line(series: &CountedSeries) -> CountedLine {
+    CountedLine {
+        number: series.number.map(|number| number.to_string()).unwrap_or_default(),
+        modality: series.modality.clone().unwrap_or_default(),
+        description: series
+            .description
+            .reveal()
+            .clone()
+            .unwrap_or_else(|| "No description".to_owned()),
+        expected: words::grouped(series.expected),
+        here: words::grouped(series.expected.saturating_sub(series.missing)),
+        missing: match series.missing {
+            0 => "All here".to_owned(),
+            some => format!("{} missing", words::grouped(some)),
+        },
+    }
+}
+
 fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry {
     let reason = || event.detail.clone();
     let (what, note, technical) = match event.kind {
@@ -345,6 +385,18 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
             None,
             reason(),
         ),
+        EventKind::Complete => {
+            ("All that the source has of the study is here".to_owned(), reason(), None)
+        }
+        EventKind::Incomplete => {
+            ("The source has more of the study than is here".to_owned(), reason(), None)
+        }
+        EventKind::NotCounted => {
+            ("The source did not say what it has of the study".to_owned(), None, reason())
+        }
+        EventKind::Fetched => {
+            ("The source was asked for what is missing".to_owned(), reason(), None)
+        }
     };
     Entry { at: at.reader.moment(event.at), what, who: event.actor.clone(), note, technical }
 }
