@@ -5,6 +5,7 @@
 //! nobody repairs a file one error at a time. A `Config` may as well be built in code (the demo does), which is why
 //! its fields are public; it then carries no promise beyond its types. Opens no socket and makes no directory.
 
+mod alarm;
 mod check;
 mod file;
 pub mod report;
@@ -24,6 +25,7 @@ pub use gantry_store::spool::HighWater;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use alarm::{Alarm, Mail, MailTls, Secret, Webhook};
 pub use report::{Finding, Problems, Severity, Style, Warning};
 pub(crate) use values::duration_text;
 pub use values::{Fingerprint, HostPort, Pattern};
@@ -65,6 +67,8 @@ pub struct Config {
     pub retention: Vec<Retention>,
     /// How often all that is kept is read again.
     pub scrub: Scrub,
+    /// When people are told that something is stuck, and how.
+    pub alarm: Alarm,
 }
 
 /// `[scrub]`: how often all that is kept is read again, and how fast.
@@ -166,6 +170,11 @@ impl Node {
     /// How far the scrub came.
     pub fn scrub_path(&self) -> PathBuf {
         self.data_dir.join("scrub.json")
+    }
+
+    /// Which alarms last, and who was told.
+    pub fn alarms_path(&self) -> PathBuf {
+        self.data_dir.join("alarms.json")
     }
 
     /// The SQLite database.

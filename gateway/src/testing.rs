@@ -58,6 +58,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
         partners: partners.iter().map(partner).collect(),
         retention: Vec::new(),
         scrub: crate::config::Scrub::default(),
+        alarm: crate::config::Alarm::default(),
         routes: vec![Route {
             name: "all".into(),
             when: vec![Condition { on: Fact::Listener, any_of: vec![Pattern::ignoring_case("*")] }],

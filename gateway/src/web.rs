@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm;
 use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
 use crate::intake::{Intake, OpenStudies};
@@ -69,6 +70,8 @@ pub struct WebState {
     pub sessions: Arc<Sessions>,
     /// Who reads again all that is kept.
     pub scrub: scrub::Handle,
+    /// What is stuck, and who was told.
+    pub alarms: alarm::Handle,
     /// When the node started.
     pub started: Timestamp,
     /// Ends event streams.

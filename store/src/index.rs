@@ -27,6 +27,7 @@ mod study;
 mod timeline;
 mod transfer;
 mod turn;
+mod waiting;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -688,6 +689,13 @@ impl Index {
     /// The partners for which something waits or is being sent, paused transfers aside.
     pub async fn partners_with_work(&self) -> Result<Vec<String>, IndexError> {
         reading!(self, "list partners with deliveries", |db| outbox::partners_with_work(&mut db))
+    }
+
+    /// How many deliveries wait for a partner and are not paused; at most `most`, which is what counting costs.
+    pub async fn waiting_for(&self, partner: &str, most: u32) -> Result<u64, IndexError> {
+        reading!(self, "count what waits for a partner", |db| waiting::count(
+            &mut db, partner, most
+        ))
     }
 
     /// The transfers that a filter lets through, newest first.

@@ -4,6 +4,7 @@
 //! at the end. Stand-ins therefore never run. A section is checked on its own first, then against the others; what is
 //! compared with others is taken from the written names, so that a partner with a bad address is still a known name.
 
+mod alarm;
 mod certificates;
 mod database;
 mod node;
@@ -342,6 +343,7 @@ impl Check {
             file.delivery.as_ref().map(Spanned::span),
             file.log.as_ref().map(Spanned::span),
             file.scrub.as_ref().map(Spanned::span),
+            file.alarm.as_ref().map(Spanned::span),
         ];
         let listeners = file.listener.iter().map(Spanned::span);
         let rules = file.retention.iter().map(Spanned::span);
@@ -388,6 +390,7 @@ impl Check {
             routes,
             retention: self.retention(&files),
             scrub: self.scrub(main),
+            alarm: self.alarm(main),
             node: node?,
         })
     }

@@ -98,6 +98,7 @@ impl Node {
             wake: bell.clone(),
             sessions: Arc::default(),
             scrub: scrub::Handle::open(&config),
+            alarms: alarm::Handle::open(&config),
             started: Timestamp::now(),
             stop: CancellationToken::new(),
             config: Arc::new(config),

@@ -57,6 +57,8 @@ struct TransferView {
     state: TransferState,
     /// The same in one sentence.
     sentence: String,
+    /// Whether it is an emergency that waits and does not move.
+    stalled: bool,
     /// What pages call the partner.
     partner_name: String,
     /// Since its first instance was routed, until it was all sent.
@@ -346,6 +348,7 @@ fn view(
     let at = circumstances(web, reader, &transfer, ahead);
     TransferView {
         sentence: sentence(&transfer, state, &at),
+        stalled: web.alarms.stalled().contains(&transfer.id),
         partner_name: at.partner_name(&transfer).to_owned(),
         waiting_seconds: waited(&transfer, state, reader.now).as_secs(),
         state,
