@@ -54,6 +54,7 @@ pub struct Setup {
     association: String,
     delivery: String,
     database: String,
+    alarm: String,
     parties: String,
     routes: usize,
 }
@@ -74,6 +75,7 @@ impl Setup {
                 "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\n"
                     .to_owned(),
             database: String::new(),
+            alarm: String::new(),
             parties: String::new(),
             routes: 0,
         }
@@ -144,6 +146,12 @@ impl Setup {
     /// With these lines in `[database]`.
     pub fn database_with(mut self, lines: &str) -> Self {
         self.database = format!("[database]\n{lines}\n");
+        self
+    }
+
+    /// With these lines in `[alarm]`.
+    pub fn alarm(mut self, lines: &str) -> Self {
+        self.alarm = format!("[alarm]\n{lines}\n");
         self
     }
 
@@ -280,7 +288,15 @@ impl Setup {
              [log]\nformat = \"json\"\nlevel = \"{}\"\n",
             self.object_store, self.intake, self.association, self.delivery, self.log_level
         );
-        [node, tls.unwrap_or_default(), rest, self.database.clone(), self.parties.clone()].concat()
+        [
+            node,
+            tls.unwrap_or_default(),
+            rest,
+            self.database.clone(),
+            self.alarm.clone(),
+            self.parties.clone(),
+        ]
+        .concat()
     }
 }
 

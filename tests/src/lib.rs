@@ -31,6 +31,7 @@ pub mod random;
 pub mod raw;
 pub mod scripted;
 pub mod sender;
+pub mod told;
 
 pub use certificates::{Certificates, Identity};
 pub use dcmtk::{Dcmtk, Storescp};
@@ -44,6 +45,7 @@ pub use postgres::{BreakingLine, Postgres};
 pub use raw::RawDicom;
 pub use scripted::ScriptedPartner;
 pub use sender::Sender;
+pub use told::{MailServer, MailTls, Receiver};
 
 /// SHA-256 in hexadecimal, as the index prints digests.
 pub fn digest(bytes: &[u8]) -> String {
