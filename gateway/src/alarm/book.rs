@@ -216,7 +216,7 @@ impl Book {
         });
     }
 
-    /// What a channel has to say now.
+    /// What a channel has to say now, the gravest first.
     pub(super) fn due(
         &self,
         channel: &str,
@@ -237,7 +237,10 @@ impl Book {
             };
             Some((event, entry.alarm.clone()))
         });
-        due.take(MOST_TOLD).collect()
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|(_, alarm)| (alarm.kind, alarm.since));
+        due.truncate(MOST_TOLD);
+        due
     }
 
     /// Notes that a channel has said so.
