@@ -721,9 +721,10 @@ impl Index {
         &self,
         id: TransferId,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Retry, actor, now).await
+        self.act(id, transfer::Action::Retry { reason }, actor, now).await
     }
 
     /// Gives up what the partner has not got. What is being sent at this moment may still arrive.
@@ -753,9 +754,10 @@ impl Index {
         &self,
         id: TransferId,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Resume, actor, now).await
+        self.act(id, transfer::Action::Resume { reason }, actor, now).await
     }
 
     /// Makes a transfer more urgent; one that is as urgent already stays as it is.
@@ -764,9 +766,10 @@ impl Index {
         id: TransferId,
         to: Priority,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Raise { to }, actor, now).await
+        self.act(id, transfer::Action::Raise { to, reason }, actor, now).await
     }
 
     async fn act(

@@ -6,6 +6,7 @@
 mod alarms;
 mod retention;
 mod scrub;
+mod sets;
 mod status;
 mod studies;
 mod transfers;
