@@ -86,7 +86,7 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     book: Mutex<Book>,
     path: PathBuf,
-    /// Held while the file is written, so that nothing older replaces it.
+    /// Held from a change until it is on the disk: nothing older replaces the file, and nothing is told that is not in it.
     saving: tokio::sync::Mutex<()>,
     changes: tokio::sync::watch::Sender<u64>,
     channels: Vec<Channel>,
@@ -175,7 +175,10 @@ impl Handle {
         let mut changes = self.0.changes.subscribe();
         loop {
             let now = Timestamp::now();
-            let due = self.book().due(channel.name(), self.0.repeat, now);
+            let due = {
+                let _written = self.0.saving.lock().await;
+                self.book().due(channel.name(), self.0.repeat, now)
+            };
             if due.is_empty() {
                 // Reminders fall due without a change.
                 let _ = tokio::time::timeout(watch::LOOK, changes.changed()).await;
@@ -183,8 +186,9 @@ impl Handle {
             }
             let message = self.0.sender.message(&due, now);
             if channel.send(&message).await {
+                let _until_written = self.0.saving.lock().await;
                 self.book().told(channel.name(), &due, now);
-                self.save().await;
+                self.write().await;
             } else {
                 tokio::time::sleep(channel.pause()).await;
             }
@@ -193,6 +197,7 @@ impl Handle {
 
     /// Takes over what was seen. Says whether an alarm began or ended.
     async fn saw(&self, raised: Vec<Raised>, judged: &[Kind], now: Timestamp) -> bool {
+        let until_written = self.0.saving.lock().await;
         let changes = {
             let channels: Vec<_> = self.0.channels.iter().map(Channel::name).collect();
             self.book().update(raised, judged, self.0.clear_for, &channels, now)
@@ -204,14 +209,16 @@ impl Handle {
             say(alarm, "an alarm has ended");
         }
         if changes.any {
+            self.write().await;
+        }
+        drop(until_written);
+        if changes.any {
             self.0.changes.send_modify(|count| *count += 1);
-            self.save().await;
         }
         changes.any
     }
 
-    async fn save(&self) {
-        let _one_at_a_time = self.0.saving.lock().await;
+    async fn write(&self) {
         let handle = self.clone();
         let saved = tokio::task::spawn_blocking(move || {
             let text = handle.book().text()?;

@@ -189,7 +189,7 @@ fn black_hole() -> (TcpListener, u16) {
 }
 
 #[tokio::test]
-async fn a_restart_tells_nobody_anew_and_reminders_come_while_it_lasts() {
+async fn a_restart_tells_nobody_anew() {
     let (_hole, port) = black_hole();
     let receiver = Receiver::start().await;
     let webhook = format!("webhook = \"http://127.0.0.1:{}/\"\n", receiver.port());
@@ -197,6 +197,11 @@ async fn a_restart_tells_nobody_anew_and_reminders_come_while_it_lasts() {
     send(&gateway, "EMERGENCY", &small_objects(1, 3)).await;
     both_alarms(&gateway).await;
     eventually("both to be told", async || (receiver.told().len() == 2).then_some(())).await;
+    eventually("that to be on record", async || {
+        let text = fs::read_to_string(gateway.data_dir().join("alarms.json")).unwrap();
+        (text.matches("\"webhook 127").count() == 2).then_some(())
+    })
+    .await;
     let before = gateway.api("/api/v1/alarms").await["alarms"].clone();
 
     gateway.kill_and_restart().await;
