@@ -1,5 +1,6 @@
 //! The command line: which commands there are, how they read, and who carries them out.
 
+mod alarm;
 mod check;
 mod completions;
 mod demo;
@@ -74,6 +75,7 @@ enum Command {
     Keys(keys::Arguments),
     Retention(retention::Arguments),
     Scrub(scrub::Arguments),
+    Alarm(alarm::Arguments),
     Reindex(reindex::Arguments),
     Completions(completions::Arguments),
 }
@@ -96,6 +98,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Keys(arguments) => keys::run(&arguments, &global, output),
         Command::Retention(arguments) => retention::run(arguments, &global, output).await,
         Command::Scrub(arguments) => scrub::run(&arguments, &global, output).await,
+        Command::Alarm(arguments) => alarm::run(&arguments, &global, output).await,
         Command::Reindex(arguments) => reindex::run(&arguments, &global, output).await,
         Command::Completions(arguments) => completions::run(&arguments, output),
     }

@@ -205,6 +205,8 @@ pub(crate) struct Decision {
 pub(crate) struct Transfer {
     pub(crate) id: TransferId,
     pub(crate) state: TransferState,
+    #[serde(default)]
+    pub(crate) stalled: bool,
     pub(crate) sentence: String,
     #[serde(default)]
     pub(crate) incomplete: bool,
@@ -312,6 +314,21 @@ pub(crate) struct Event {
     pub(crate) failure: Option<FailureKind>,
 }
 
+/// Something that is stuck.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Alarm {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) partner: Option<String>,
+    pub(crate) transfer: Option<TransferId>,
+    pub(crate) since: Timestamp,
+    pub(crate) begun_at: Timestamp,
+    pub(crate) clear_since: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
+    pub(crate) sentence: String,
+    pub(crate) act: String,
+}
+
 /// What a person's request changed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Changed {
@@ -397,6 +414,8 @@ pub(crate) struct Status {
     pub(crate) scrub: Option<Scrub>,
     pub(crate) totals: Totals,
     pub(crate) readiness: Readiness,
+    #[serde(default)]
+    pub(crate) alarms: Vec<Alarm>,
     pub(crate) problems: Vec<String>,
 }
 

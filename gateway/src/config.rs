@@ -5,6 +5,7 @@
 //! nobody repairs a file one error at a time. A `Config` may as well be built in code (the demo does), which is why
 //! its fields are public; it then carries no promise beyond its types. Opens no socket and makes no directory.
 
+mod alarm;
 mod check;
 mod file;
 mod pace;
@@ -25,6 +26,7 @@ pub use gantry_store::spool::HighWater;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use alarm::{Alarm, Mail, MailTls, Secret, Webhook};
 pub use pace::{Associations, Hours, Pace};
 pub use report::{Finding, Problems, Severity, Style, Warning};
 pub(crate) use values::duration_text;
@@ -69,6 +71,8 @@ pub struct Config {
     pub scrub: Scrub,
     /// When what came is compared with what its source has.
     pub completeness: Completeness,
+    /// When people are told that something is stuck, and how.
+    pub alarm: Alarm,
 }
 
 /// `[completeness]`: when what came is compared with what its source has.
@@ -184,6 +188,11 @@ impl Node {
     /// How far the scrub came.
     pub fn scrub_path(&self) -> PathBuf {
         self.data_dir.join("scrub.json")
+    }
+
+    /// Which alarms last, and who was told.
+    pub fn alarms_path(&self) -> PathBuf {
+        self.data_dir.join("alarms.json")
     }
 
     /// The SQLite database.

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alarm;
 use crate::association::acceptor;
 use crate::association::listener::{Bound, ListenerError};
 use crate::association::services::storage_commitment::Commitments;
@@ -229,6 +230,7 @@ impl Node {
             sessions: Arc::new(Sessions::default()),
             scrub: scrub::Handle::open(&config),
             counter: counter.clone(),
+            alarms: alarm::Handle::open(&config),
             started: Timestamp::now(),
             stop: serving.clone(),
         };
@@ -428,9 +430,11 @@ async fn bind_listeners(
     Ok((all, listeners))
 }
 
-/// Begins what looks after all that is kept: the index is made whole, what may go goes, and everything is read again.
+/// Begins what looks after all that is kept: the index is made whole, what may go goes, everything is read again, and what
+/// is stuck is said aloud.
 fn keep_in_order(store: Store, state: &WebState, stop: &CancellationToken, tasks: &TaskTracker) {
     tasks.spawn(state.scrub.clone().run(scrub_of(&store, state, stop.clone())));
+    state.alarms.start(watch_of(state), stop, tasks);
     let (keeper, stopped) = (state.keeper(), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(Box::pin(keeper.run())).await });
     let keep_whole =
@@ -468,6 +472,19 @@ fn send(
                 }
             });
         }
+    }
+}
+
+/// What alarms are judged by.
+fn watch_of(state: &WebState) -> alarm::Watch {
+    alarm::Watch {
+        config: state.config.clone(),
+        index: state.index.clone(),
+        metrics: state.metrics.clone(),
+        backlog: state.intake.handoff().backlog().clone(),
+        keeper: state.keeper(),
+        scrub: state.scrub.clone(),
+        wake: state.wake.clone(),
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
         retention: Vec::new(),
         scrub: crate::config::Scrub::default(),
         completeness: crate::config::Completeness::default(),
+        alarm: crate::config::Alarm::default(),
         routes: vec![Route {
             name: "all".into(),
             when: vec![Condition { on: Fact::Listener, any_of: vec![Pattern::ignoring_case("*")] }],

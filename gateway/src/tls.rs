@@ -308,7 +308,7 @@ fn pem_error(path: &Path, error: &pem::Error) -> TlsError {
 }
 
 /// ring, said out loud: a process-wide default could be another crate's.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

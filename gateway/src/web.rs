@@ -35,6 +35,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm;
 use crate::completeness::Counter;
 use crate::config::{Config, WebTls};
 use crate::intake::drain::Wake;
@@ -73,6 +74,8 @@ pub struct WebState {
     pub scrub: scrub::Handle,
     /// Who counts studies against their sources.
     pub counter: Counter,
+    /// What is stuck, and who was told.
+    pub alarms: alarm::Handle,
     /// When the node started.
     pub started: Timestamp,
     /// Ends event streams.

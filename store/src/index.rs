@@ -29,6 +29,7 @@ mod study;
 mod timeline;
 mod transfer;
 mod turn;
+mod waiting;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -706,6 +707,13 @@ impl Index {
         reading!(self, "list partners with deliveries", |db| outbox::partners_with_work(&mut db))
     }
 
+    /// How many deliveries wait for a partner and are not paused; at most `most`, which is what counting costs.
+    pub async fn waiting_for(&self, partner: &str, most: u32) -> Result<u64, IndexError> {
+        reading!(self, "count what waits for a partner", |db| waiting::count(
+            &mut db, partner, most
+        ))
+    }
+
     /// The transfers that a filter lets through, newest first.
     pub async fn transfers(
         &self,
@@ -729,9 +737,10 @@ impl Index {
         &self,
         id: TransferId,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Retry, actor, now).await
+        self.act(id, transfer::Action::Retry { reason }, actor, now).await
     }
 
     /// Gives up what the partner has not got. What is being sent at this moment may still arrive.
@@ -761,9 +770,10 @@ impl Index {
         &self,
         id: TransferId,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Resume, actor, now).await
+        self.act(id, transfer::Action::Resume { reason }, actor, now).await
     }
 
     /// Makes a transfer more urgent; one that is as urgent already stays as it is.
@@ -772,9 +782,10 @@ impl Index {
         id: TransferId,
         to: Priority,
         actor: &str,
+        reason: &str,
         now: Timestamp,
     ) -> Result<u64, IndexError> {
-        self.act(id, transfer::Action::Raise { to }, actor, now).await
+        self.act(id, transfer::Action::Raise { to, reason }, actor, now).await
     }
 
     async fn act(

@@ -55,6 +55,7 @@ pub struct Setup {
     delivery: String,
     database: String,
     quiet: String,
+    alarm: String,
     parties: String,
     routes: usize,
     environment: Vec<(String, String)>,
@@ -77,6 +78,7 @@ impl Setup {
                     .to_owned(),
             database: String::new(),
             quiet: "1s".to_owned(),
+            alarm: String::new(),
             parties: String::new(),
             routes: 0,
             environment: Vec::new(),
@@ -160,6 +162,12 @@ impl Setup {
     /// With these lines in `[database]`.
     pub fn database_with(mut self, lines: &str) -> Self {
         self.database = format!("[database]\n{lines}\n");
+        self
+    }
+
+    /// With these lines in `[alarm]`.
+    pub fn alarm(mut self, lines: &str) -> Self {
+        self.alarm = format!("[alarm]\n{lines}\n");
         self
     }
 
@@ -306,7 +314,15 @@ impl Setup {
             self.quiet,
             self.log_level
         );
-        [node, tls.unwrap_or_default(), rest, self.database.clone(), self.parties.clone()].concat()
+        [
+            node,
+            tls.unwrap_or_default(),
+            rest,
+            self.database.clone(),
+            self.alarm.clone(),
+            self.parties.clone(),
+        ]
+        .concat()
     }
 }
 

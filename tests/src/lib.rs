@@ -33,6 +33,7 @@ pub mod raw;
 pub mod relay;
 pub mod scripted;
 pub mod sender;
+pub mod told;
 
 pub use certificates::{Certificates, Identity};
 pub use dcmtk::{Dcmtk, Storescp};
@@ -48,6 +49,7 @@ pub use raw::RawDicom;
 pub use relay::Relay;
 pub use scripted::ScriptedPartner;
 pub use sender::Sender;
+pub use told::{MailServer, MailTls, Receiver};
 
 /// SHA-256 in hexadecimal, as the index prints digests.
 pub fn digest(bytes: &[u8]) -> String {

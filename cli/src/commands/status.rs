@@ -122,6 +122,13 @@ fn print(status: &Status, output: Output) -> Result<(), Failure> {
         )?;
     }
 
+    if !status.alarms.is_empty() {
+        output.line("")?;
+        for alarm in &status.alarms {
+            super::alarm::print(alarm, output)?;
+        }
+    }
+
     if !status.problems.is_empty() {
         output.line("")?;
         output.line(output.paint(Paint::Yellow, "Look at"))?;

@@ -1,13 +1,12 @@
 //! `gantry transfer …`: where studies are on their way to partners, and what a person can do about it.
 
+mod sets;
 mod show;
 pub(crate) mod watch;
 
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use gantry_gateway::config::Config;
 use gantry_store::facts::Priority;
 use gantry_store::index::{TransferId, TransferState};
 use jiff::{SignedDuration, Timestamp};
@@ -29,7 +28,8 @@ use crate::words;
 Examples:
   gantry transfer list --state needs-action
   gantry transfer show 7Q2M4KXD
-  gantry transfer watch 7Q2M4KXD --until sent --timeout 10m")]
+  gantry transfer watch 7Q2M4KXD --until sent --timeout 10m
+  gantry transfer retry --partner york-ed --dry-run")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -82,71 +82,76 @@ struct List {
     reveal: bool,
 }
 
-/// Ask anew for what is delayed, set aside or cancelled
+/// Ask anew for what is delayed or set aside
+///
+/// What is cancelled too, where it is named, or asked for by --state cancelled.
 #[derive(Args, Debug)]
-#[command(before_help = "Example:\n  gantry transfer retry 7Q2M4KXD")]
+#[command(before_help = "\
+Examples:
+  gantry transfer retry 7Q2M4KXD
+  gantry transfer retry --partner york-ed --dry-run
+  gantry transfer retry --state needs-action --reason \"their disk has room again\" --yes")]
 struct Retry {
-    /// Which transfer
-    id: String,
+    #[command(flatten)]
+    chosen: sets::Chosen,
 }
 
 /// Give up what the partner has not got
 ///
-/// What it has got stays there. `gantry transfer retry` takes it back.
+/// What it has got stays there. `gantry transfer retry` takes it back. A reason is needed.
 #[derive(Args, Debug)]
-#[command(
-    before_help = "Example:\n  gantry transfer cancel 7Q2M4KXD --reason \"patient stays here\" --yes"
-)]
+#[command(before_help = "\
+Examples:
+  gantry transfer cancel 7Q2M4KXD --reason \"patient stays here\" --yes
+  gantry transfer cancel --partner york-ed --older-than 7days --reason \"sent on disc\"")]
 struct Cancel {
-    /// Which transfer
-    id: String,
-    /// Why; the timeline shows it
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    chosen: sets::Chosen,
 }
 
-/// Hold a transfer until it is resumed
+/// Hold transfers until they are resumed
 #[derive(Args, Debug)]
-#[command(before_help = "Example:\n  gantry transfer pause 7Q2M4KXD --reason \"wrong patient?\"")]
+#[command(before_help = "\
+Examples:
+  gantry transfer pause 7Q2M4KXD --reason \"wrong patient?\"
+  gantry transfer pause --partner york-ed --priority routine --reason \"their night\" --yes")]
 struct Pause {
-    /// Which transfer
-    id: String,
-    /// Why; the timeline shows it
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    reason: String,
+    #[command(flatten)]
+    chosen: sets::Chosen,
 }
 
-/// Let a paused transfer go on
+/// Let paused transfers go on
 #[derive(Args, Debug)]
-#[command(before_help = "Example:\n  gantry transfer resume 7Q2M4KXD")]
+#[command(before_help = "\
+Examples:
+  gantry transfer resume 7Q2M4KXD
+  gantry transfer resume --partner york-ed --yes")]
 struct Resume {
-    /// Which transfer
-    id: String,
+    #[command(flatten)]
+    chosen: sets::Chosen,
 }
 
-/// Make a transfer an emergency, so that it overtakes everything else
+/// Make transfers emergencies, so that they overtake everything else
 #[derive(Args, Debug)]
-#[command(
-    before_help = "Examples:\n  gantry transfer urgent 7Q2M4KXD\n  gantry transfer urgent 7Q2M4KXD --priority urgent"
-)]
+#[command(before_help = "\
+Examples:
+  gantry transfer urgent 7Q2M4KXD
+  gantry transfer urgent 7Q2M4KXD --priority urgent
+  gantry transfer urgent --source ct-emergency --reason \"major incident\" --yes")]
 struct Urgent {
-    /// Which transfer
-    id: String,
+    #[command(flatten)]
+    which: sets::Which,
     /// How urgent: emergency or urgent
     #[arg(long, default_value = "emergency")]
     priority: Priority,
 }
 
-/// What the API takes with a request.
+/// What the API takes with a request about one transfer.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Ask<'a> {
-    Reason { reason: &'a str },
-    Priority { priority: Priority },
-    Nothing {},
+struct Ask<'a> {
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
 }
 
 pub(crate) async fn run(
@@ -160,18 +165,20 @@ pub(crate) async fn run(
         Command::List(arguments) => list(arguments, &mut node, output).await,
         Command::Show(arguments) => show::run(&arguments, &mut node, output).await,
         Command::Watch(arguments) => watch::run(arguments, &config, node, output).await,
-        Command::Retry(Retry { id }) => {
-            act(&id, "retry", &Ask::Nothing {}, &mut node, output).await
+        Command::Retry(Retry { chosen }) => {
+            chosen.run(sets::Act::Retry, &config, &mut node, output).await
         }
-        Command::Cancel(arguments) => cancel(&arguments, &config, &mut node, output).await,
-        Command::Pause(Pause { id, reason }) => {
-            act(&id, "pause", &Ask::Reason { reason: &reason }, &mut node, output).await
+        Command::Cancel(Cancel { chosen }) => {
+            chosen.run(sets::Act::Cancel, &config, &mut node, output).await
         }
-        Command::Resume(Resume { id }) => {
-            act(&id, "resume", &Ask::Nothing {}, &mut node, output).await
+        Command::Pause(Pause { chosen }) => {
+            chosen.run(sets::Act::Pause, &config, &mut node, output).await
         }
-        Command::Urgent(Urgent { id, priority }) => {
-            act(&id, "priority", &Ask::Priority { priority }, &mut node, output).await
+        Command::Resume(Resume { chosen }) => {
+            chosen.run(sets::Act::Resume, &config, &mut node, output).await
+        }
+        Command::Urgent(Urgent { which, priority }) => {
+            which.run(sets::Act::Urgent(priority), None, &config, &mut node, output).await
         }
     }
 }
@@ -249,43 +256,13 @@ pub(crate) fn state(state: TransferState, output: Output) -> String {
     output.paint(paint, state.as_str())
 }
 
-async fn cancel(
-    arguments: &Cancel,
-    config: &Config,
-    node: &mut Client,
-    output: Output,
-) -> Result<Exit, Failure> {
-    if !arguments.yes {
-        if !output.can_ask() {
-            return Err(Failure::new(Exit::Usage, "nobody is here to be asked whether to cancel")
-                .hint("add --yes"));
-        }
-        let id = find(&arguments.id, node).await?;
-        let transfer: Transfer = node.get(&format!("/api/v1/transfers/{id}")).await?;
-        let left = transfer.counts.total - transfer.counts.delivered;
-        let images = words::count(left, "image", "images");
-        let mut err = io::stderr().lock();
-        let asked = write!(err, "{} will not get {images}. Cancel? [y/N] ", transfer.partner_name);
-        let _ = asked.and_then(|()| err.flush());
-        let mut answer = String::new();
-        let heard = io::stdin().read_line(&mut answer);
-        if heard.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::new(Exit::Failed, "nothing was cancelled"));
-        }
-        // The node may have closed the connection while a person thought about it.
-        *node = Client::connect(config).await?;
-    }
-    act(&arguments.id, "cancel", &Ask::Reason { reason: &arguments.reason }, node, output).await
-}
-
 async fn act(
-    id: &str,
+    id: TransferId,
     what: &str,
     ask: &Ask<'_>,
     node: &mut Client,
     output: Output,
 ) -> Result<Exit, Failure> {
-    let id = find(id, node).await?;
     let mut changed: Changed = node.post(&format!("/api/v1/transfers/{id}/{what}"), ask).await?;
     changed.transfer.shorten();
     if output.is_json() {

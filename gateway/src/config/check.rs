@@ -4,6 +4,7 @@
 //! at the end. Stand-ins therefore never run. A section is checked on its own first, then against the others; what is
 //! compared with others is taken from the written names, so that a partner with a bad address is still a known name.
 
+mod alarm;
 mod certificates;
 mod completeness;
 mod database;
@@ -345,6 +346,7 @@ impl Check {
             file.log.as_ref().map(Spanned::span),
             file.scrub.as_ref().map(Spanned::span),
             file.completeness.as_ref().map(Spanned::span),
+            file.alarm.as_ref().map(Spanned::span),
         ];
         let listeners = file.listener.iter().map(Spanned::span);
         let rules = file.retention.iter().map(Spanned::span);
@@ -392,6 +394,7 @@ impl Check {
             retention: self.retention(&files),
             scrub: self.scrub(main),
             completeness: self.completeness(main),
+            alarm: self.alarm(main),
             node: node?,
         })
     }

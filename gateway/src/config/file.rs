@@ -48,6 +48,7 @@ pub(super) struct File {
     pub(super) retention: Vec<Spanned<RetentionSection>>,
     pub(super) scrub: Option<Spanned<ScrubSection>>,
     pub(super) completeness: Option<Spanned<CompletenessSection>>,
+    pub(super) alarm: Option<Spanned<AlarmSection>>,
 }
 
 /// `[node]`
@@ -239,6 +240,35 @@ pub(super) struct ScrubSection {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct CompletenessSection {
     pub(super) quiet: Text,
+}
+
+/// `[alarm]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AlarmSection {
+    pub(super) partner_silent: Text,
+    pub(super) emergency_stalled: Text,
+    pub(super) clear_for: Text,
+    pub(super) repeat: Text,
+    pub(super) webhook: Texts,
+    pub(super) webhook_tls: Text,
+    pub(super) webhook_authority: Text,
+    pub(super) webhook_secret_file: Text,
+    pub(super) mail: Option<Spanned<MailSection>>,
+}
+
+/// `mail` of `[alarm]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct MailSection {
+    pub(super) server: Text,
+    pub(super) port: Number,
+    pub(super) tls: Text,
+    pub(super) authority: Text,
+    pub(super) from: Text,
+    pub(super) to: Texts,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 /// `"CT"` or `["CT", "MR"]`.

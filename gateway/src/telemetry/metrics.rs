@@ -2,7 +2,9 @@
 //!
 //! Labels are configured names and fixed words, never anything that a peer wrote.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -79,6 +81,15 @@ pub struct ByFinding {
     pub kind: &'static str,
 }
 
+/// By what an alarm is about.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByAlarm {
+    /// In a word.
+    pub kind: &'static str,
+    /// The partner's configured name; empty where it is about the node itself.
+    pub partner: String,
+}
+
 /// The node's figures.
 #[derive(Debug)]
 pub struct Metrics {
@@ -125,6 +136,10 @@ pub struct Metrics {
     pub scrub_unresolved: Family<ByFinding, Gauge>,
     /// When the scrub had last seen everything, in seconds since 1970.
     pub scrub_ended: Gauge,
+    /// Alarms that last.
+    alarm: Family<ByAlarm, Gauge>,
+    /// Those that were ever shown: one that has ended is shown as 0.
+    alarms_shown: Mutex<HashSet<ByAlarm>>,
 }
 
 impl Default for Metrics {
@@ -152,6 +167,8 @@ impl Default for Metrics {
             scrubbed_bytes: Counter::default(),
             scrub_unresolved: Family::default(),
             scrub_ended: Gauge::default(),
+            alarm: Family::default(),
+            alarms_shown: Mutex::default(),
         };
         let r = &mut metrics.registry;
         r.register("instances_received", "Instances acknowledged", metrics.received.clone());
@@ -217,6 +234,7 @@ impl Default for Metrics {
             "When the scrub had last seen everything, in seconds since 1970",
             metrics.scrub_ended.clone(),
         );
+        r.register("alarm", "Alarms that last", metrics.alarm.clone());
         metrics
     }
 }
@@ -244,6 +262,16 @@ impl Metrics {
             "Transfers of studies of which the source has more than is here",
             self.incomplete_transfers.clone(),
         );
+    }
+
+    /// Shows how many alarms of each kind last, and no others.
+    pub fn show_alarms(&self, counts: &HashMap<ByAlarm, i64>) {
+        let mut shown = self.alarms_shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.extend(counts.keys().cloned());
+        for label in shown.iter() {
+            let count = counts.get(label).copied().unwrap_or_default();
+            self.alarm.get_or_create(label).set(count);
+        }
     }
 
     /// All figures as text, in the form that Prometheus reads.

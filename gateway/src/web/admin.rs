@@ -1,6 +1,5 @@
-//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, what is kept and removed, counts that
-//! are asked for now, and why
-//! an instance goes where it goes.
+//! What only the administrator's socket serves: sign-in links, files that the command line brings and fetches, what is kept
+//! and removed, counts that are asked for now, a test of how alarms are told, and why an instance goes where it goes.
 
 mod counting;
 mod export;
@@ -35,6 +34,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/studies/{uid}/delete", post(keeping::remove))
         .route("/api/v1/retention/run", post(keeping::run))
         .route("/api/v1/scrub/start", post(keeping::scrub))
+        .route("/api/v1/alarms/test", post(super::api::test_alarms))
 }
 
 /// A link that signs its first reader in.

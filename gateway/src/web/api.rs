@@ -3,9 +3,11 @@
 //! Times are RFC 3339 in UTC, states and priorities are the words of the index, errors are problem details (RFC 9457)
 //! with a `hint` where there is a next step. Served to who is signed in, and on the administrator's socket.
 
+mod alarms;
 mod parcels;
 mod retention;
 mod scrub;
+mod sets;
 mod status;
 mod studies;
 mod transfers;
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use super::{App, live};
 
+pub(super) use alarms::test as test_alarms;
 pub(super) use transfers::{
     Act, act, ahead_of, circumstances, goes_before, state_of, unknown_partner, waited,
 };
@@ -31,6 +34,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/parcels/{id}", get(parcels::one))
         .route("/api/v1/retention", get(retention::report))
         .route("/api/v1/scrub", get(scrub::report))
+        .route("/api/v1/alarms", get(alarms::report))
         .route("/api/v1/events", get(live::events))
 }
 

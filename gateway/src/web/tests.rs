@@ -111,6 +111,7 @@ impl Node {
             sessions: Arc::default(),
             scrub,
             counter,
+            alarms: alarm::Handle::open(&config),
             started: Timestamp::now(),
             stop: CancellationToken::new(),
             config,

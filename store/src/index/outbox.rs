@@ -1009,7 +1009,7 @@ mod tests {
 
         assert_eq!(index.partners_with_work().await.unwrap(), ["hull"]);
 
-        index.resume(paused, "dr-jones", at(2)).await.unwrap();
+        index.resume(paused, "dr-jones", "", at(2)).await.unwrap();
         assert_eq!(index.partners_with_work().await.unwrap(), ["hull", "york"]);
     }
 
@@ -1259,7 +1259,7 @@ mod tests {
             Step::Wait { seconds } => *now += seconds,
             Step::Retry { which } => {
                 if let Some(transfer) = model.nth(which) {
-                    let moved = index.retry(transfer, "dr-jones", at(*now)).await?;
+                    let moved = index.retry(transfer, "dr-jones", "", at(*now)).await?;
                     model.transfers.get_mut(&transfer).unwrap().1 = false;
                     let stepped = model
                         .of(transfer)
@@ -1290,14 +1290,14 @@ mod tests {
             }
             Step::Resume { which } => {
                 if let Some(transfer) = model.nth(which) {
-                    index.resume(transfer, "dr-jones", at(*now)).await?;
+                    index.resume(transfer, "dr-jones", "", at(*now)).await?;
                     model.transfers.get_mut(&transfer).unwrap().0 = false;
                 }
             }
             Step::Raise { which, priority } => {
                 if let Some(transfer) = model.nth(which) {
                     index
-                        .make_urgent(transfer, Priority::ALL[priority], "dr-jones", at(*now))
+                        .make_urgent(transfer, Priority::ALL[priority], "dr-jones", "", at(*now))
                         .await?;
                     let known = model.transfers.get_mut(&transfer).unwrap();
                     known.2 = known.2.min(Priority::ALL[priority]);

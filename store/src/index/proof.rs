@@ -476,7 +476,7 @@ mod tests {
         assert_eq!((told, events.last()), (2, Some(&EventKind::SetAside)));
         let sums = index.conservation().await.unwrap();
         assert_eq!((sums[0].ordered, sums[0].delivered, sums[0].set_aside), (3, 2, 1));
-        assert_eq!(index.retry(id, "dr-jones", at(900)).await.unwrap(), 1);
+        assert_eq!(index.retry(id, "dr-jones", "", at(900)).await.unwrap(), 1);
         assert_eq!(send(&index, 901).await, 1);
         assert_eq!(take(&index, 902).await.unwrap().unproven.len(), 2);
     }

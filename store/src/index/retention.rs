@@ -574,7 +574,7 @@ mod tests {
         index.note_received_all(&transfers, at(6)).await.unwrap();
         remove(&index).await;
 
-        let moved = index.retry(transfers[0], "anna", at(200)).await.unwrap();
+        let moved = index.retry(transfers[0], "anna", "", at(200)).await.unwrap();
 
         assert_eq!(moved, 0);
         assert!(claim(&index, "york", 9, 300).await.is_empty());
@@ -601,10 +601,10 @@ mod tests {
         let problem = index.transfer(transfers[0]).await.unwrap().unwrap().transfer.problem;
         let why = problem.unwrap().text;
         assert_eq!(why, "it does not have it; the images were removed here since");
-        assert_eq!(index.retry(transfers[0], "anna", at(201)).await.unwrap(), 0);
+        assert_eq!(index.retry(transfers[0], "anna", "", at(201)).await.unwrap(), 0);
 
         index.record(&[arrival.again()]).await.unwrap();
-        assert_eq!(index.retry(transfers[0], "anna", at(202)).await.unwrap(), 1);
+        assert_eq!(index.retry(transfers[0], "anna", "", at(202)).await.unwrap(), 1);
         assert_eq!(claim(&index, "york", 9, 300).await, sent);
     }
 
@@ -641,7 +641,7 @@ mod tests {
                             if act {
                                 index.cancel(*id, who, "", at(now)).await.unwrap();
                             } else {
-                                index.retry(*id, who, at(now)).await.unwrap();
+                                index.retry(*id, who, "", at(now)).await.unwrap();
                             }
                         }
                     }

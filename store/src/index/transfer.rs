@@ -302,8 +302,12 @@ pub struct TransferFilter {
     pub study_instance_uid: Option<StudyInstanceUid>,
     /// Of this parcel.
     pub parcel: Option<ParcelId>,
+    /// Brought here by this source or partner, or a part of it.
+    pub sender: Option<String>,
     /// Created at this time or later.
     pub since: Option<Timestamp>,
+    /// Created at this time or earlier.
+    pub until: Option<Timestamp>,
     /// With something that is neither delivered nor cancelled.
     pub only_unfinished: bool,
     /// Of a study of which the source has more, unless somebody cancelled it.
@@ -319,7 +323,9 @@ impl Default for TransferFilter {
             partner: None,
             study_instance_uid: None,
             parcel: None,
+            sender: None,
             since: None,
+            until: None,
             only_unfinished: false,
             only_incomplete: false,
             limit: 100,
@@ -393,6 +399,15 @@ pub(super) async fn list(
     }
     if let Some(since) = filter.since {
         query.push(" AND t.created_at >= ").push_bind(since.as_millisecond());
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND t.created_at <= ").push_bind(until.as_millisecond());
+    }
+    if let Some(sender) = &filter.sender {
+        query
+            .push(" AND EXISTS (SELECT 1 FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.transfer = t.id AND i.sender = ")
+            .push_bind(sender)
+            .push(")");
     }
     if filter.only_unfinished {
         query.push(" AND t.id IN (SELECT transfer FROM unfinished)");
@@ -993,11 +1008,11 @@ pub(super) async fn note_all_sent(
 /// What a person asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Action<'a> {
-    Retry,
+    Retry { reason: &'a str },
     Cancel { reason: &'a str },
     Pause { reason: &'a str },
-    Resume,
-    Raise { to: Priority },
+    Resume { reason: &'a str },
+    Raise { to: Priority, reason: &'a str },
 }
 
 /// Carries it out and says how many deliveries it moved; `None` where there is no such transfer.
@@ -1028,9 +1043,10 @@ pub(super) async fn act(
     let ActedOn { transfer, priority: from, paused, cancelled } = acted_on;
     // Asking twice is not an event.
     let (moved, event) = match action {
-        Action::Retry => {
+        Action::Retry { reason } => {
             let (moved, changed) = retry(&mut *db, &acted_on, now).await?;
-            (moved, changed.then_some((EventKind::Retried, None)))
+            let event = (EventKind::Retried, said(reason).map(str::to_owned));
+            (moved, changed.then_some(event))
         }
         Action::Cancel { reason } => {
             let moved = cancel(&mut *db, transfer, reason, actor, now).await?;
@@ -1042,14 +1058,16 @@ pub(super) async fn act(
             let event = (EventKind::Paused, said(reason).map(str::to_owned));
             (moved, (!paused).then_some(event))
         }
-        Action::Resume => {
+        Action::Resume { reason } => {
             let moved = resume(&mut *db, transfer).await?;
-            (moved, paused.then_some((EventKind::Resumed, None)))
+            let event = (EventKind::Resumed, said(reason).map(str::to_owned));
+            (moved, paused.then_some(event))
         }
-        Action::Raise { to } if to >= from => (0, None),
-        Action::Raise { to } => {
+        Action::Raise { to, .. } if to >= from => (0, None),
+        Action::Raise { to, reason } => {
             let (moved, _) = raise(&mut *db, transfer, to).await?;
-            (moved, Some((EventKind::PriorityRaised, Some(format!("{from} to {to}")))))
+            let why = said(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+            (moved, Some((EventKind::PriorityRaised, Some(format!("{from} to {to}{why}")))))
         }
     };
     if let Some((kind, detail)) = event {
@@ -1323,8 +1341,8 @@ mod tests {
         index.settle(&outcomes, at(1)).await.unwrap();
         let before = summary(&index, id).await;
 
-        let moved = index.retry(id, "dr-jones", at(2)).await.unwrap();
-        let again = index.retry(id, "dr-jones", at(3)).await.unwrap();
+        let moved = index.retry(id, "dr-jones", "", at(2)).await.unwrap();
+        let again = index.retry(id, "dr-jones", "", at(3)).await.unwrap();
 
         assert_eq!(
             (before.next_try, before.problem.map(|why| why.kind)),
@@ -1364,8 +1382,8 @@ mod tests {
         assert_eq!(cancelled.cancelled, Some(decision));
         assert_eq!((cancelled.counts.delivered, cancelled.counts.cancelled), (1, 2));
         assert!(claim(&index, "york", 9, 99).await.is_empty());
-        index.make_urgent(id, Priority::Emergency, "dr-jones", at(100)).await.unwrap();
-        assert_eq!(index.retry(id, "dr-jones", at(100)).await.unwrap(), 2);
+        index.make_urgent(id, Priority::Emergency, "dr-jones", "", at(100)).await.unwrap();
+        assert_eq!(index.retry(id, "dr-jones", "", at(100)).await.unwrap(), 2);
         assert_eq!(summary(&index, id).await.cancelled, None);
         assert_eq!(index.most_urgent("york", at(101)).await.unwrap(), Some(Priority::Emergency));
         assert_eq!(claim(&index, "york", 9, 101).await.len(), 2);
@@ -1381,10 +1399,10 @@ mod tests {
         assert_eq!(index.pause(id, "dr-jones", "patient moved", at(1)).await.unwrap(), 3);
         index.settle(&[(held[0], deferred(5))], at(1)).await.unwrap();
         index.record(&[ct(1, 4).to("york", ROUTINE)]).await.unwrap();
-        assert_eq!(index.retry(id, "dr-jones", at(2)).await.unwrap(), 1);
+        assert_eq!(index.retry(id, "dr-jones", "", at(2)).await.unwrap(), 1);
         assert_eq!(index.next_due("york").await.unwrap(), None);
         let other = claim(&index, "york", 9, 1000).await;
-        assert_eq!(index.resume(id, "dr-jones", at(1000)).await.unwrap(), 4);
+        assert_eq!(index.resume(id, "dr-jones", "", at(1000)).await.unwrap(), 4);
         let resumed = claim(&index, "york", 9, 1000).await;
 
         assert_eq!((other.len(), resumed.len()), (1, 4));
@@ -1399,10 +1417,21 @@ mod tests {
         index.record(&[ct(2, 1).to("york", Priority::Urgent)]).await.unwrap();
         let id = three_to_york(&index).await;
 
-        assert_eq!(index.make_urgent(id, Priority::Emergency, "dr-jones", at(1)).await.unwrap(), 3);
-        assert_eq!(index.make_urgent(id, Priority::Urgent, "dr-jones", at(2)).await.unwrap(), 0);
+        assert_eq!(
+            index
+                .make_urgent(id, Priority::Emergency, "dr-jones", " he waits ", at(1))
+                .await
+                .unwrap(),
+            3
+        );
+        assert_eq!(
+            index.make_urgent(id, Priority::Urgent, "dr-jones", "", at(2)).await.unwrap(),
+            0
+        );
 
         assert_eq!(summary(&index, id).await.priority, Priority::Emergency);
+        let events = index.transfer(id).await.unwrap().unwrap().events;
+        assert_eq!(events[1].detail.as_deref(), Some("routine to emergency: he waits"));
         let claims =
             index.claim("york", "node", 3, std::time::Duration::from_mins(1), at(3)).await.unwrap();
         assert!(claims.iter().all(|claim| claim.transfer == id));
@@ -1424,6 +1453,12 @@ mod tests {
             (TransferFilter { partner: Some("york".to_owned()), ..all() }, vec![waiting, done]),
             (TransferFilter { priority: Some(Priority::Emergency), ..all() }, vec![urgent]),
             (TransferFilter { since: Some(at(2)), ..all() }, vec![urgent, waiting]),
+            (TransferFilter { until: Some(at(2)), ..all() }, vec![waiting, done]),
+            (
+                TransferFilter { sender: Some("pacs".to_owned()), ..all() },
+                vec![urgent, waiting, done],
+            ),
+            (TransferFilter { sender: Some("nobody".to_owned()), ..all() }, vec![]),
             (
                 TransferFilter { study_instance_uid: Some("1.2.1".parse().unwrap()), ..all() },
                 vec![done],
@@ -1470,7 +1505,7 @@ mod tests {
 
         assert!(index.transfer(id).await.unwrap().is_none());
         assert!(
-            matches!(index.retry(id, "dr-jones", at(0)).await, Err(IndexError::UnknownTransfer(of)) if of == id)
+            matches!(index.retry(id, "dr-jones", "", at(0)).await, Err(IndexError::UnknownTransfer(of)) if of == id)
         );
         assert_eq!(id.to_string().parse(), Ok(id));
     }

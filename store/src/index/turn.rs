@@ -211,7 +211,7 @@ mod tests {
         let id = transfer(&index, first).await;
         assert_eq!(claim(&index, "york", 1, 0).await.len(), 1, "the scout is on its way");
 
-        index.make_urgent(id, Priority::Emergency, "a.person", at(0)).await.unwrap();
+        index.make_urgent(id, Priority::Emergency, "a.person", "", at(0)).await.unwrap();
         index.record(later).await.unwrap();
 
         assert_eq!(order(&index).await, [5, 7, 2, 6, 8, 3, 4]);

@@ -508,4 +508,80 @@ fn the_shipped_example_is_right() {
     assert_eq!((config.delivery, config.log.level), (Delivery::default(), Log::default().level));
     assert_eq!(config.scrub, crate::config::Scrub::default());
     assert_eq!(config.completeness, crate::config::Completeness::default());
+    assert_eq!(config.alarm, crate::config::Alarm::default());
+}
+
+/// All that the shipped example shows of who is told, with `#` before it, is right too.
+#[test]
+fn the_shipped_example_of_alarms_is_right() {
+    let folder = Folder::new();
+    let shipped = include_str!("../../../../deploy/gantry.toml");
+    let begin = shipped.find("[alarm]").unwrap();
+    let section = &shipped[begin..begin + shipped[begin..].find("# Reading again").unwrap()];
+    let shown = section
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line))
+        .fold(String::new(), |lines, line| lines + line + "\n");
+    folder.write("webhook.secret", "0123456789abcdef\n");
+    folder.chmod("webhook.secret", 0o600);
+    let authority = fs::read_to_string(folder.0.path().join("tls/ca.crt")).unwrap();
+    folder.write("tls/rxx-ca.crt", &authority);
+
+    let (config, warnings) = folder
+        .load(&format!("{GANTRY_TOML}\n{shown}"))
+        .unwrap_or_else(|problems| panic!("{}", problems.render(Style::Plain)));
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let [webhook] = config.alarm.webhooks.as_slice() else { panic!("one webhook") };
+    assert_eq!((webhook.host.as_str(), webhook.port), ("alerts.rxx.example", 443));
+    assert!(webhook.secret.is_some() && webhook.authority.is_some());
+    let mail = config.alarm.mail.unwrap();
+    assert_eq!((mail.tls, mail.port), (crate::config::MailTls::StartTls, 587));
+    let keys = shown.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
+    assert_eq!(keys, 9, "every key is shown");
+}
+
+#[test]
+fn what_is_wrong_with_alarms_is_told_with_its_remedy() {
+    let folder = Folder::new();
+    folder.write("short.secret", "hunter2\n");
+    folder.chmod("short.secret", 0o600);
+    folder.write("open.secret", "0123456789abcdef\n");
+    folder.chmod("open.secret", 0o644);
+    for (lines, expected) in [
+        ("partner-silent = \"5\"", "the unit is missing"),
+        ("emergency-stalled = \"never\"", "Or \"off\"."),
+        ("webhook = \"http://alerts.example/x\"", "alarms would be sent in plain text"),
+        ("webhook = \"alerts.example\"", "this is not the address of a webhook"),
+        ("webhook-tls = \"off\"", "there is no webhook that this could be about"),
+        (
+            "webhook = \"https://a.example\"\nwebhook-secret-file = \"short.secret\"",
+            "this secret can be guessed",
+        ),
+        (
+            "webhook = \"https://a.example\"\nwebhook-secret-file = \"open.secret\"",
+            "others can read this secret",
+        ),
+        ("mail = { server = \"a.example\", from = \"a@b.example\" }", "mail has no to"),
+        ("mail = { servr = \"a.example\" }", "there is no key \"servr\" here"),
+        (
+            "mail = { server = \"a.example\", from = \"a\", to = \"a@b.example\" }",
+            "\"a\" is not a mail address",
+        ),
+        (
+            "mail = { server = \"a.example\", from = \"a@b.example\", to = [], user = \"u\" }",
+            "nobody would read this mail",
+        ),
+        (
+            "mail = { server = \"a.example\", tls = \"off\", from = \"a@b.example\", to = \"a@b.example\", \
+             user = \"u\", password-file = \"open.secret\" }",
+            "a password would be sent in plain text",
+        ),
+    ] {
+        let findings = folder.findings(&format!("{GANTRY_TOML}[alarm]\n{lines}\n")).join("\n");
+        assert!(findings.contains(expected), "{lines}:\n{findings}");
+    }
+    let here = "[alarm]\nwebhook = \"http://127.0.0.1:9/x\"\npartner-silent = \"off\"\n";
+    let (config, _) = folder.load(&format!("{GANTRY_TOML}{here}")).unwrap();
+    assert_eq!(config.alarm.partner_silent, None);
 }

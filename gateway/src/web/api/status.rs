@@ -11,6 +11,8 @@ use super::super::health::{self, Readiness};
 use super::super::problem::Problem;
 use super::super::words::{plural, since};
 use super::super::{App, WebState};
+use crate::alarm::book::Alarm;
+use crate::alarm::channel::ChannelReport;
 use crate::config::{ListenerTls, ObjectStore};
 use crate::intake::backlog::Glance;
 use crate::retention::Fullness;
@@ -42,6 +44,8 @@ pub(super) struct Status {
     scrub: ScrubView,
     totals: Totals,
     readiness: Readiness,
+    /// What is stuck, the gravest first.
+    alarms: Vec<Alarm>,
     /// What somebody should look at.
     problems: Vec<String>,
 }
@@ -194,6 +198,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
     let fullness = web.keeper().fullness().await?;
     let mut problems = problems(&readiness, &partners, &totals, &scrub, now);
     problems.extend(fullness.filter(Fullness::is_above).map(|_| ABOVE_MARK.to_owned()));
+    problems.extend(untold(&web.alarms.report().channels));
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         ae_title: web.config.node.ae_title.to_string(),
@@ -208,8 +213,20 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
         spool: spool(room, totals.unstored, glance.bytes_per_day),
         object_store: store(web, glance, fullness),
         totals,
+        alarms: web.alarms.lasting(),
         readiness: Readiness::clone(&readiness),
     }))
+}
+
+/// Channels that do not take what they are told.
+fn untold(channels: &[ChannelReport]) -> Vec<String> {
+    let failing = channels.iter().filter(|channel| channel.failing_since.is_some());
+    failing
+        .map(|channel| {
+            let why = channel.why.as_deref().unwrap_or("it did not say why");
+            format!("Alarms do not arrive at {}: {why}.", channel.name)
+        })
+        .collect()
 }
 
 fn listeners(web: &WebState) -> Vec<ListenerView> {

@@ -18,7 +18,7 @@ use super::super::remedy::{self, Remedy};
 use super::super::session::Person;
 use super::super::words::{Circumstances, Reader, sentence, since};
 use super::super::{App, WebState};
-use super::{Asked, Named};
+use super::{Asked, Named, sets};
 
 /// The most transfers that one answer holds.
 const MOST: u32 = 1000;
@@ -26,6 +26,7 @@ const MOST: u32 = 1000;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/api/v1/transfers", get(list))
+        .route("/api/v1/transfers/act", post(sets::act_on_set))
         .route("/api/v1/transfers/{id}", get(one))
         .route("/api/v1/transfers/{id}/deliveries", get(deliveries))
         .route("/api/v1/transfers/{id}/retry", post(retry))
@@ -63,6 +64,8 @@ pub(super) struct TransferView {
     sentence: String,
     /// Whether the source has more of the study than is here, whatever the state; `study.completeness` says what.
     incomplete: bool,
+    /// Whether it is an emergency that waits and does not move.
+    stalled: bool,
     /// What pages call the partner.
     partner_name: String,
     /// Since its first instance was routed, until it was all sent.
@@ -117,10 +120,10 @@ async fn list(
         study_instance_uid: query.study,
         parcel: query.parcel,
         since: query.since,
-        only_unfinished: false,
         only_incomplete: query.incomplete,
         // A state is known only after counting, so those of other states must not use up the limit.
         limit: if query.state.is_some() { MOST } else { limit },
+        ..TransferFilter::default()
     };
     let reader = Reader::here();
     let transfers = web.index.transfers(&filter).await?;
@@ -170,8 +173,9 @@ async fn retry(
     app: State<App>,
     id: Named<TransferId>,
     person: Extension<Person>,
+    body: Bytes,
 ) -> Result<Json<Changed>, Problem> {
-    answer(app, id, person, Act::Retry).await
+    answer(app, id, person, Act::Retry { reason: ask(&body)?.reason }).await
 }
 
 async fn cancel(
@@ -196,8 +200,9 @@ async fn resume(
     app: State<App>,
     id: Named<TransferId>,
     person: Extension<Person>,
+    body: Bytes,
 ) -> Result<Json<Changed>, Problem> {
-    answer(app, id, person, Act::Resume).await
+    answer(app, id, person, Act::Resume { reason: ask(&body)?.reason }).await
 }
 
 async fn priority(
@@ -206,11 +211,12 @@ async fn priority(
     person: Extension<Person>,
     body: Bytes,
 ) -> Result<Json<Changed>, Problem> {
-    let to = ask(&body)?.priority.ok_or_else(|| {
+    let Ask { reason, priority } = ask(&body)?;
+    let to = priority.ok_or_else(|| {
         Problem::bad_request("The body does not say which priority.")
             .hint(r#"Send {"priority": "emergency"}."#)
     })?;
-    answer(app, id, person, Act::Raise { to }).await
+    answer(app, id, person, Act::Raise { to, reason }).await
 }
 
 fn ask(body: &[u8]) -> Result<Ask, Problem> {
@@ -236,15 +242,15 @@ async fn answer(
 #[derive(Clone, Debug)]
 pub(in crate::web) enum Act {
     /// Ask for it anew.
-    Retry,
+    Retry { reason: String },
     /// Give it up.
     Cancel { reason: String },
     /// Hold it.
     Pause { reason: String },
     /// Let it go on.
-    Resume,
+    Resume { reason: String },
     /// Make it more urgent.
-    Raise { to: Priority },
+    Raise { to: Priority, reason: String },
 }
 
 /// Does it, and wakes whoever must know. Says how many deliveries moved.
@@ -257,17 +263,17 @@ pub(in crate::web) async fn act(
     let (index, who, now) = (&web.index, person.0.as_str(), Timestamp::now());
     tracing::info!(transfer = %id, act = what.name(), "a person asked for a transfer to change");
     let changed = match &what {
-        Act::Retry => index.retry(id, who, now).await,
+        Act::Retry { reason } => index.retry(id, who, reason, now).await,
         Act::Cancel { reason } => index.cancel(id, who, reason, now).await,
         Act::Pause { reason } => index.pause(id, who, reason, now).await,
-        Act::Resume => index.resume(id, who, now).await,
-        Act::Raise { to } => index.make_urgent(id, *to, who, now).await,
+        Act::Resume { reason } => index.resume(id, who, reason, now).await,
+        Act::Raise { to, reason } => index.make_urgent(id, *to, who, reason, now).await,
     }?;
     if !matches!(what, Act::Cancel { .. } | Act::Pause { .. })
         && let Some(detail) = index.transfer(id).await?
     {
         web.wake.work_for(&detail.transfer.partner, detail.transfer.priority);
-        if matches!(what, Act::Retry) {
+        if matches!(what, Act::Retry { .. }) {
             web.wake.try_now(&detail.transfer.partner);
         }
     }
@@ -278,10 +284,10 @@ pub(in crate::web) async fn act(
 impl Act {
     fn name(&self) -> &'static str {
         match self {
-            Self::Retry => "retry",
+            Self::Retry { .. } => "retry",
             Self::Cancel { .. } => "cancel",
             Self::Pause { .. } => "pause",
-            Self::Resume => "resume",
+            Self::Resume { .. } => "resume",
             Self::Raise { .. } => "raise priority",
         }
     }
@@ -357,6 +363,7 @@ pub(super) fn view(
     let at = circumstances(web, reader, &transfer, ahead);
     TransferView {
         sentence: sentence(&transfer, state, &at),
+        stalled: web.alarms.stalled().contains(&transfer.id),
         partner_name: at.partner_name(&transfer).to_owned(),
         waiting_seconds: waited(&transfer, state, reader.now).as_secs(),
         incomplete: transfer.study.completeness.is_incomplete(),

@@ -12,9 +12,10 @@ use serde::Deserialize;
 
 use super::super::api::{self, Asked};
 use super::super::problem::Problem;
-use super::super::words::{self, PatientNumber, Reader};
+use super::super::words::{self, Moment, PatientNumber, Reader};
 use super::super::{App, WebState};
 use super::{ErrorPage, fragment, page, tone};
+use crate::alarm::book::Alarm;
 
 /// The most transfers under way that are looked at. A board with more is no board.
 const MOST_UNFINISHED: u32 = 500;
@@ -58,11 +59,28 @@ struct Board {
     title: &'static str,
     summary: String,
     updated: String,
+    alarms: Vec<AlarmLine>,
     filters: Vec<FilterGroup>,
     groups: Vec<Group>,
     /// What a board without rows says.
     empty: String,
     emergencies_only: bool,
+}
+
+/// One alarm in the banner.
+struct AlarmLine {
+    sentence: String,
+    act: Vec<Piece>,
+    since: Moment,
+    /// Since when all is well, if it is.
+    clear: Option<Moment>,
+    transfer: Option<TransferId>,
+}
+
+/// A piece of a sentence: what is between backquotes is typed on a command line.
+struct Piece {
+    text: String,
+    typed: bool,
 }
 
 struct FilterGroup {
@@ -104,6 +122,7 @@ struct Line {
     since: Option<String>,
     sentence: String,
     incomplete: Option<Incomplete>,
+    stalled: bool,
 }
 
 /// What its source has more of.
@@ -127,6 +146,7 @@ pub(super) async fn board(
 
 async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
     let reader = Reader::here();
+    let stalled = web.alarms.stalled();
     let mut transfers = fetch(web, query, &reader).await?;
     transfers.sort_by_key(|(transfer, state)| order(transfer, *state));
     let unfinished: Vec<_> = transfers.iter().map(|(transfer, _)| transfer.clone()).collect();
@@ -144,7 +164,9 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
         let ahead = (state == TransferState::Queued)
             .then(|| unfinished.iter().filter(|other| api::goes_before(other, &transfer)).count());
         if let Some(group) = groups.get_mut(place_of(&transfer, state)) {
-            group.rows.push(line(web, &reader, &transfer, state, ahead));
+            let mut line = line(web, &reader, &transfer, state, ahead);
+            line.stalled = stalled.contains(&transfer.id);
+            group.rows.push(line);
         }
     }
     let [act, moving, done] = &groups;
@@ -167,6 +189,7 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
         },
         summary,
         updated: reader.clock(),
+        alarms: web.alarms.lasting().iter().map(|alarm| alarm_line(&reader, alarm)).collect(),
         filters: filters(web, query),
         groups: groups.into_iter().filter(|group| !group.rows.is_empty()).collect(),
         empty: what.to_owned(),
@@ -297,6 +320,18 @@ fn line(
         since: goes_on.then(|| transfer.created_at.to_string()),
         sentence: words::sentence(transfer, state, &at),
         incomplete: incomplete(study),
+        stalled: false,
+    }
+}
+
+fn alarm_line(reader: &Reader, alarm: &Alarm) -> AlarmLine {
+    let pieces = alarm.act.split('`').enumerate();
+    AlarmLine {
+        sentence: alarm.sentence.clone(),
+        act: pieces.map(|(at, text)| Piece { text: text.to_owned(), typed: at % 2 == 1 }).collect(),
+        since: reader.moment(alarm.since),
+        clear: alarm.clear_since.map(|since| reader.moment(since)),
+        transfer: alarm.transfer,
     }
 }
 

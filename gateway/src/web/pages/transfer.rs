@@ -48,6 +48,7 @@ struct TransferPage {
     phone: Option<String>,
     priority: &'static str,
     emergency: bool,
+    stalled: bool,
     purpose: &'static str,
     route: String,
     tag: &'static str,
@@ -165,11 +166,11 @@ pub(super) async fn act(
     let unknown = || ErrorPage(Problem::not_found("There is no such transfer here."));
     let id: TransferId = id.parse().map_err(|_| unknown())?;
     let act = match act.as_str() {
-        "retry" => Act::Retry,
+        "retry" => Act::Retry { reason },
         "cancel" => Act::Cancel { reason },
         "pause" => Act::Pause { reason },
-        "resume" => Act::Resume,
-        "emergency" => Act::Raise { to: Priority::Emergency },
+        "resume" => Act::Resume { reason },
+        "emergency" => Act::Raise { to: Priority::Emergency, reason },
         _ => return Err(ErrorPage(Problem::not_found("There is no such button."))),
     };
     if let Act::Cancel { reason } = &act
@@ -221,6 +222,7 @@ fn view(
         phone: at.partner.and_then(|partner| partner.phone.clone()),
         priority: priority(transfer.priority),
         emergency: transfer.priority == Priority::Emergency,
+        stalled: web.alarms.stalled().contains(&transfer.id),
         purpose: purpose(transfer.purpose),
         route: transfer.route.clone(),
         tag: words::tag(state),
@@ -364,10 +366,10 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
         EventKind::SetAside => {
             ("Some images were set aside and need a person".to_owned(), None, reason())
         }
-        EventKind::Retried => ("Tried again on request".to_owned(), None, None),
+        EventKind::Retried => ("Tried again on request".to_owned(), reason(), None),
         EventKind::Cancelled => ("Cancelled".to_owned(), reason(), None),
         EventKind::Paused => ("Paused".to_owned(), reason(), None),
-        EventKind::Resumed => ("Resumed".to_owned(), None, None),
+        EventKind::Resumed => ("Resumed".to_owned(), reason(), None),
         EventKind::PriorityRaised => ("Made more urgent".to_owned(), reason(), None),
         EventKind::Reopened => {
             ("More images arrived after all had been sent".to_owned(), None, None)

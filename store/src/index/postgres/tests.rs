@@ -129,7 +129,7 @@ async fn what_people_decide_reaches_what_another_node_is_sending() {
         })
     };
 
-    nodes[1].make_urgent(id, Priority::Emergency, "dr-jones", at(1)).await.unwrap();
+    nodes[1].make_urgent(id, Priority::Emergency, "dr-jones", "", at(1)).await.unwrap();
     nodes[1].cancel(id, "dr-jones", "", at(2)).await.unwrap();
     sending.await.unwrap();
 
