@@ -8,7 +8,7 @@
     reason = "the names are the API's, which has them from DICOM"
 )]
 
-use gantry_store::facts::{Digest, ObjectId, Priority, Purpose};
+use gantry_store::facts::{Digest, ObjectId, ParcelId, Priority, Purpose};
 use gantry_store::index::{
     CompletenessState, EventKind, FailureKind, ProvenBy, TransferId, TransferState,
 };
@@ -214,6 +214,8 @@ pub(crate) struct Transfer {
     pub(crate) partner: String,
     pub(crate) partner_name: String,
     pub(crate) priority: Priority,
+    #[serde(default)]
+    pub(crate) parcel: Option<ParcelId>,
     pub(crate) purpose: Purpose,
     pub(crate) route: String,
     pub(crate) counts: Counts,
@@ -268,6 +270,13 @@ pub(crate) struct TransferDetail {
     pub(crate) counted: Vec<CountedSeries>,
     pub(crate) problems: Vec<Obstacle>,
     pub(crate) events: Vec<Event>,
+}
+
+/// What was sent together.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Parcel {
+    pub(crate) state: TransferState,
+    pub(crate) sentence: String,
 }
 
 impl Shorten for TransferDetail {

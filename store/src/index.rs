@@ -707,10 +707,16 @@ impl Index {
         reading!(self, "list partners with deliveries", |db| outbox::partners_with_work(&mut db))
     }
 
-    /// How many deliveries wait for a partner and are not paused; at most `most`, which is what counting costs.
-    pub async fn waiting_for(&self, partner: &str, most: u32) -> Result<u64, IndexError> {
+    /// How many deliveries of this priority, or of a more urgent one, wait for a partner and are not paused; at most `most`,
+    /// which is what counting costs.
+    pub async fn waiting_for(
+        &self,
+        partner: &str,
+        least: Priority,
+        most: u32,
+    ) -> Result<u64, IndexError> {
         reading!(self, "count what waits for a partner", |db| waiting::count(
-            &mut db, partner, most
+            &mut db, partner, least, most
         ))
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use gantry_store::facts::Priority;
 use gantry_store::index::{Index, IndexError, TransferFilter, TransferId, TransferSummary};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::book::Raised;
 use super::{Handle, Kind};
@@ -186,7 +187,14 @@ impl Watch {
             });
             same.map_or(now, |alarm| alarm.since)
         };
-        let partners = self.index.partners_with_work().await?;
+        let mut partners = Vec::new();
+        for partner in self.index.partners_with_work().await? {
+            // What waits for off-peak hours waits for nobody.
+            let least = self.least_that_goes(&partner, now);
+            if least == Priority::Routine || self.index.waiting_for(&partner, least, 1).await? > 0 {
+                partners.push(partner);
+            }
+        }
         seen.partners.keep(&partners);
         for partner in &partners {
             let label = ByPartner { partner: partner.clone() };
@@ -194,7 +202,8 @@ impl Watch {
             let first = begun(Kind::PartnerSilent, partner, None);
             let since = seen.partners.since(partner, left, first, now);
             if self.config.alarm.partner_silent.is_some_and(|limit| lasts(since, now, limit)) {
-                let count = self.index.waiting_for(partner, MOST_COUNTED).await?;
+                let least = self.least_that_goes(partner, now);
+                let count = self.index.waiting_for(partner, least, MOST_COUNTED).await?;
                 raised.push(self.silent(partner, count, since));
             }
         }
@@ -233,6 +242,17 @@ impl Watch {
             *counts.entry(label).or_default() += 1;
         }
         self.metrics.show_alarms(&counts);
+    }
+
+    /// The least urgent that may go to a partner now.
+    fn least_that_goes(&self, partner: &str, now: Timestamp) -> Priority {
+        let now = now.to_zoned(TimeZone::system());
+        let holds = |known: &crate::config::Partner| known.pace.holds(Priority::Routine, &now);
+        if self.config.partner(partner).is_some_and(holds) {
+            Priority::Urgent
+        } else {
+            Priority::Routine
+        }
     }
 
     fn called(&self, partner: &str) -> (String, String) {

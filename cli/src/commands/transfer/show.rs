@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Paint};
-use crate::views::{Event, Shorten as _, TransferDetail};
+use crate::views::{Event, Parcel, Shorten as _, TransferDetail};
 use crate::words;
 
 /// One transfer: series, problems and what to do, timeline
@@ -37,12 +37,23 @@ pub(super) async fn run(
     if output.is_json() {
         output.json(&detail)?;
     } else {
-        print(&detail, output)?;
+        let parcel = parcel_of(&detail, node).await?;
+        print(&detail, parcel.as_ref(), output)?;
     }
     Ok(Exit::Done)
 }
 
-fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
+/// What it was sent together with, if that is more than itself.
+async fn parcel_of(detail: &TransferDetail, node: &mut Client) -> Result<Option<Parcel>, Failure> {
+    let Some(id) = detail.transfer.parcel else { return Ok(None) };
+    match node.get(&format!("/api/v1/parcels/{id}")).await {
+        Ok(parcel) => Ok(Some(parcel)),
+        Err(Failure { exit: Exit::NotFound, .. }) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn print(detail: &TransferDetail, parcel: Option<&Parcel>, output: Output) -> Result<(), Failure> {
     let TransferDetail { transfer, series, problems, events, .. } = detail;
     let now = Timestamp::now();
     output.line(format_args!("{}  {}", super::flagged(transfer, output), transfer.sentence))?;
@@ -59,6 +70,10 @@ fn print(detail: &TransferDetail, output: Output) -> Result<(), Failure> {
         output.line(format_args!("           {description}"))?;
     }
     output.line(format_args!("complete   {}", transfer.study.completeness.in_full()))?;
+    if let Some(parcel) = parcel {
+        let state = super::state(parcel.state, output);
+        output.line(format_args!("parcel     {state}  {}", parcel.sentence))?;
+    }
     output.line(format_args!("priority   {}, for {}", transfer.priority, transfer.purpose))?;
     output.line(format_args!(
         "ordered    {} ago: {}",

@@ -1,16 +1,19 @@
 //! The board of transfers: what needs a person first, then what is under way by longest wait, then what was sent.
 
+use std::collections::HashSet;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Html;
 use gantry_store::facts::Priority;
 use gantry_store::index::{
-    StudySummary, TransferFilter, TransferId, TransferState, TransferSummary,
+    Counts, StudySummary, TransferFilter, TransferId, TransferState, TransferSummary,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::super::api::{self, Asked};
+use super::super::parcel::Parcel;
 use super::super::problem::Problem;
 use super::super::words::{self, Moment, PatientNumber, Reader};
 use super::super::{App, WebState};
@@ -107,6 +110,8 @@ struct Line {
     number: Option<PatientNumber>,
     born: Option<String>,
     study: String,
+    /// What else is in its parcel.
+    with: Option<String>,
     details: String,
     from: String,
     to: String,
@@ -147,10 +152,11 @@ pub(super) async fn board(
 async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
     let reader = Reader::here();
     let stalled = web.alarms.stalled();
-    let mut transfers = fetch(web, query, &reader).await?;
-    transfers.sort_by_key(|(transfer, state)| order(transfer, *state));
+    let transfers = fetch(web, query, &reader).await?;
     let unfinished: Vec<_> = transfers.iter().map(|(transfer, _)| transfer.clone()).collect();
-    let shown = transfers.into_iter().filter(|(transfer, state)| match query.show {
+    let mut rows = gather(web, transfers).await?;
+    rows.sort_by_key(|row| order(&row.transfer, row.state));
+    let shown = rows.into_iter().filter(|Row { transfer, state, .. }| match query.show {
         Show::Everything => true,
         Show::NeedsAction => place_of(transfer, *state) == 0,
         Show::Today => transfer.created_at >= reader.midnight(),
@@ -160,12 +166,15 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
         Group { heading: "In progress", kind: "move", rows: Vec::new() },
         Group { heading: "Sent or ended in the last 24 hours", kind: "done", rows: Vec::new() },
     ];
-    for (transfer, state) in shown {
+    for Row { transfer, state, parcel } in shown {
         let ahead = (state == TransferState::Queued)
             .then(|| unfinished.iter().filter(|other| api::goes_before(other, &transfer)).count());
         if let Some(group) = groups.get_mut(place_of(&transfer, state)) {
             let mut line = line(web, &reader, &transfer, state, ahead);
             line.stalled = stalled.contains(&transfer.id);
+            if let Some(parcel) = parcel {
+                line.show_parcel(&parcel, &stalled);
+            }
             group.rows.push(line);
         }
     }
@@ -195,6 +204,54 @@ async fn build(web: &WebState, query: &BoardQuery) -> Result<Board, ErrorPage> {
         empty: what.to_owned(),
         emergencies_only: query.priority == Which::Emergency,
     })
+}
+
+/// A transfer, or the one that a parcel is shown by: of those that are furthest behind, the oldest.
+struct Row {
+    transfer: TransferSummary,
+    /// Of the whole parcel, where there is one.
+    state: TransferState,
+    parcel: Option<Parcel>,
+}
+
+/// One row for each parcel, and for each transfer that is in none.
+async fn gather(
+    web: &WebState,
+    transfers: Vec<(TransferSummary, TransferState)>,
+) -> Result<Vec<Row>, ErrorPage> {
+    let (mut rows, mut seen) = (Vec::with_capacity(transfers.len()), HashSet::new());
+    for (transfer, state) in transfers {
+        let parcel = match transfer.parcel {
+            Some(id) if seen.contains(&id) => continue,
+            Some(id) => Parcel::load(web, id).await?,
+            None => None,
+        };
+        let Some(parcel) = parcel else {
+            rows.push(Row { transfer, state, parcel: None });
+            continue;
+        };
+        seen.extend(transfer.parcel);
+        let behind = parcel.parts.iter().find(|(state, _)| *state == parcel.state);
+        let transfer = behind.map_or(transfer, |(_, behind)| behind.clone());
+        rows.push(Row { transfer, state: parcel.state, parcel: Some(parcel) });
+    }
+    Ok(rows)
+}
+
+impl Line {
+    /// Says of the whole parcel what is said of the transfer that it is shown by.
+    fn show_parcel(&mut self, parcel: &Parcel, stalled: &[TransferId]) {
+        let others = parcel.parts.len() - 1;
+        let studies = if others == 1 { "study" } else { "studies" };
+        self.with = Some(format!("with {others} more {studies}"));
+        (self.tag, self.tone) = (words::tag(parcel.state), tone(parcel.state));
+        (self.done, self.total) = (parcel.counts.delivered, parcel.counts.total);
+        self.progress = progress(&parcel.counts);
+        self.sentence = parcel.sentence(&self.to);
+        let parts = || parcel.parts.iter().map(|(_, part)| part);
+        self.stalled = parts().any(|part| stalled.contains(&part.id));
+        self.incomplete = parts().find_map(|part| incomplete(&part.study));
+    }
 }
 
 /// What is under way, and what has ended lately, each once.
@@ -230,6 +287,10 @@ async fn fetch(
             (transfer, state)
         })
         .collect())
+}
+
+fn progress(counts: &Counts) -> String {
+    format!("{} of {}", words::grouped(counts.delivered), words::grouped(counts.total))
 }
 
 fn group_of(state: TransferState) -> usize {
@@ -302,6 +363,7 @@ fn line(
         number: words::patient_number(study.patient_id.reveal().as_deref()),
         born: words::date(study.birth_date.reveal().as_deref()),
         study: study.description.reveal().clone().unwrap_or_else(|| "No description".to_owned()),
+        with: None,
         details: details(study),
         from: web.config.node.organisation.clone(),
         to: at.partner_name(transfer).to_owned(),
@@ -310,11 +372,7 @@ fn line(
         tone: tone(state),
         done: counts.delivered,
         total: counts.total,
-        progress: format!(
-            "{} of {}",
-            words::grouped(counts.delivered),
-            words::grouped(counts.total)
-        ),
+        progress: progress(counts),
         waiting_label: if goes_on { "Waiting" } else { "Took" },
         waiting: words::duration(waited),
         since: goes_on.then(|| transfer.created_at.to_string()),

@@ -7,12 +7,13 @@ use axum::extract::{Path, State};
 use axum::response::{Html, Redirect};
 use gantry_store::facts::{Priority, Purpose};
 use gantry_store::index::{
-    CountedSeries, EventKind, TransferDetail, TransferEvent, TransferId, TransferSeries,
-    TransferState, TransferSummary,
+    CountedSeries, Counts, EventKind, StudySummary, TransferDetail, TransferEvent, TransferId,
+    TransferSeries, TransferState, TransferSummary,
 };
 use serde::Deserialize;
 
 use super::super::api::{self, Act, Asked};
+use super::super::parcel::Parcel;
 use super::super::problem::Problem;
 use super::super::remedy::{self, Remedy};
 use super::super::session::Person;
@@ -32,6 +33,7 @@ pub(super) struct TransferQuery {
 #[template(path = "transfer.html")]
 struct TransferPage {
     id: TransferId,
+    parcel: Option<ParcelBlock>,
     patient: String,
     number: Option<PatientNumber>,
     born: Option<String>,
@@ -116,6 +118,42 @@ struct Entry {
     technical: Option<String>,
 }
 
+/// What it was sent together with.
+struct ParcelBlock {
+    tag: &'static str,
+    tone: &'static str,
+    sentence: String,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    id: TransferId,
+    study: String,
+    date: Option<String>,
+    tag: &'static str,
+    tone: &'static str,
+    progress: String,
+}
+
+impl ParcelBlock {
+    fn of(parcel: &Parcel, to: &str) -> Self {
+        let part = |(state, part): &(TransferState, TransferSummary)| Part {
+            id: part.id,
+            study: study_name(&part.study),
+            date: words::date(part.study.study_date.as_deref()),
+            tag: words::tag(*state),
+            tone: tone(*state),
+            progress: progress(&part.counts),
+        };
+        Self {
+            tag: words::tag(parcel.state),
+            tone: tone(parcel.state),
+            sentence: parcel.sentence(to),
+            parts: parcel.parts.iter().map(part).collect(),
+        }
+    }
+}
+
 /// Which buttons there are.
 struct Can {
     retry: bool,
@@ -141,7 +179,12 @@ pub(super) async fn transfer(
     let detail = web.index.transfer(id).await?.ok_or_else(unknown)?;
     let reader = Reader::here();
     let ahead = api::ahead_of(web, &detail.transfer).await?;
-    let view = view(web, &reader, detail, ahead);
+    let parcel = match detail.transfer.parcel {
+        Some(id) => Parcel::load(web, id).await?,
+        None => None,
+    };
+    let mut view = view(web, &reader, detail, ahead);
+    view.parcel = parcel.map(|parcel| ParcelBlock::of(&parcel, &view.to));
     if query.fragment.is_some() {
         return fragment(&view);
     }
@@ -185,6 +228,15 @@ pub(super) async fn act(
     Ok(Redirect::to(&format!("/transfers/{id}")))
 }
 
+fn study_name(study: &StudySummary) -> String {
+    study.description.reveal().clone().unwrap_or_else(|| "No description".to_owned())
+}
+
+fn progress(counts: &Counts) -> String {
+    let total = words::plural(counts.total, "image");
+    format!("{} of {total}", words::grouped(counts.delivered))
+}
+
 fn view(
     web: &WebState,
     reader: &Reader,
@@ -207,13 +259,14 @@ fn view(
     let birth_date = study.birth_date.reveal().as_deref();
     TransferPage {
         id: transfer.id,
+        parcel: None,
         patient: words::patient_name(study.patient_name.reveal().as_deref()),
         number: words::patient_number(study.patient_id.reveal().as_deref()),
         born: words::date(birth_date),
         age: words::age(birth_date, reader.today()),
         sex: sex(study.sex.reveal().as_deref()),
         conflict: study.patient_conflict,
-        study: study.description.reveal().clone().unwrap_or_else(|| "No description".to_owned()),
+        study: study_name(study),
         study_date: words::date(study.study_date.as_deref()),
         modalities: study.modalities.join(", "),
         accession: study.accession_number.reveal().clone(),
@@ -234,11 +287,7 @@ fn view(
         counted_by: study.completeness.source.clone().unwrap_or_default(),
         done: counts.delivered,
         total: counts.total,
-        progress: format!(
-            "{} of {}",
-            words::grouped(counts.delivered),
-            words::plural(counts.total, "image")
-        ),
+        progress: progress(counts),
         waiting_label: if ended { "Took" } else { "Waiting for" },
         waiting: words::duration(api::waited(&transfer, state, reader.now)),
         since: (!ended).then(|| transfer.created_at.to_string()),
