@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use gantry_tests::http::Ask;
 use gantry_tests::{Dcmtk, Gateway, digests, eventually};
 use sample_studies::{HeadCt, Study, encapsulated_pdf, small_objects, structured_report};
 use serde_json::Value;
@@ -15,7 +16,7 @@ fn files(folder: &std::path::Path, study: &Study) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_study_with_its_report_and_letter_is_one_parcel_until_all_of_it_is_there() {
     let mut partner = Dcmtk::storescp("PARTNER");
-    let gateway = Gateway::forwarding_to(&partner).start().await;
+    let mut gateway = Gateway::forwarding_to(&partner).start().await;
     let folder = tempfile::tempdir().unwrap();
     let head = HeadCt { thin_slices: 4, ..HeadCt::new(7) }.build();
     let (report, letter, stranger) =
@@ -60,8 +61,19 @@ async fn a_study_with_its_report_and_letter_is_one_parcel_until_all_of_it_is_the
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains(&format!("All {images} images of 3 studies were accepted.")), "{shown}");
 
-    // Rows that are made anew know it too: it is in the sealed headers.
     let mut all = digests(&head);
     studies[1..].iter().for_each(|study| all.extend(digests(study)));
     partner.comes_to_hold(&all).await;
+
+    // Rows that are made anew know it too, by the sealed headers.
+    gateway.stop().await;
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(gateway.data_dir().join(format!("index.sqlite{end}")));
+    }
+    gateway.start().await;
+    eventually("the parcel to be known again", async || {
+        let now = gateway.ask(Ask::get(&address)).await;
+        (now.status == 200 && now.json()["counts"]["delivered"] == images).then_some(())
+    })
+    .await;
 }
