@@ -149,12 +149,14 @@ pub(super) async fn record(db: &mut Db, arrivals: &[Arrival]) -> sqlx::Result<Ve
             orders.order(&mut *db, (arrival, facts), study, instance, routed).await?;
         }
     }
+    let parcels = orders.take_parcels();
     let mut ordered = orders.write(&mut *db).await?;
     let came = arrivals.iter().zip(&judged).filter_map(|(Arrival { facts, .. }, (_, to_order))| {
         to_order.map(|(_, study)| (study, facts))
     });
     counting::arrived(&mut *db, came).await?;
     studies.write(&mut *db).await?;
+    transfer::put_in(&mut *db, parcels).await?;
     let mut recorded = Vec::with_capacity(arrivals.len());
     for (arrival, (Arrival { facts, .. }, (found, _))) in arrivals.iter().zip(judged).enumerate() {
         let Ordered { mut transfers, news } = ordered.remove(&arrival).unwrap_or_default();

@@ -695,6 +695,8 @@ pub(super) fn decision(
 pub(super) struct Orders<'a> {
     transfers: HashMap<(i64, String), Order>,
     wanted: Vec<Wanted<'a>>,
+    /// Transfers that were sent together with others: row, study, and with which.
+    parcels: Vec<(i64, i64, ParcelId)>,
 }
 
 struct Order {
@@ -768,11 +770,16 @@ impl<'a> Orders<'a> {
             order.priority = routed.priority;
         }
         if let Some(parcel) = routed.parcel.filter(|_| order.parcel != routed.parcel) {
-            put_in(&mut *db, order.id, study, parcel).await?;
             order.parcel = Some(parcel);
+            self.parcels.push((order.id, study, parcel));
         }
         self.wanted.push(Wanted { arrival, facts, transfer, instance, raised });
         Ok(())
+    }
+
+    /// What was sent together, to be put into parcels when it is known whose the studies are.
+    pub(super) fn take_parcels(&mut self) -> Vec<(i64, i64, ParcelId)> {
+        std::mem::take(&mut self.parcels)
     }
 
     /// Writes the deliveries, and what changed of their transfers. Says what came of each arrival.
@@ -864,10 +871,11 @@ impl<'a> Orders<'a> {
     }
 }
 
-/// Puts a transfer into a parcel: that of the last time it was sent. A parcel holds one patient; what is another's goes by
+/// Puts transfers into parcels, each into that of the last time it was sent. A parcel holds one patient; what is another's goes by
 /// itself, whatever it was sent with.
-async fn put_in(db: &mut Db, transfer: i64, study: i64, parcel: ParcelId) -> sqlx::Result<()> {
-    db.query(
+pub(super) async fn put_in(db: &mut Db, parcels: Vec<(i64, i64, ParcelId)>) -> sqlx::Result<()> {
+    for (transfer, study, parcel) in parcels {
+        db.query(
         "UPDATE transfer SET parcel = $2 WHERE id = $1 AND NOT EXISTS (\
          SELECT 1 FROM transfer o JOIN study s ON s.id = o.study JOIN study mine ON mine.id = $3 \
          WHERE o.parcel = $2 AND (o.partner <> transfer.partner OR s.patient IS DISTINCT FROM mine.patient))",
@@ -875,8 +883,9 @@ async fn put_in(db: &mut Db, transfer: i64, study: i64, parcel: ParcelId) -> sql
     .bind(transfer)
     .bind(parcel.to_string())
     .bind(study)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    }
     Ok(())
 }
 
