@@ -62,7 +62,7 @@ pub use completeness::{Completeness, CompletenessState, CountedSeries, Incomplet
 pub use counting::{CountDue, CountTaken, Counted, HeldImages, NextFetch, Outcome};
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 pub use instance::{InstanceRow, Totals};
-pub use outbox::{Claim, Lost, Settled};
+pub use outbox::{Claim, Lost, Settled, Whereabouts};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
 pub use proof::{ProofWanted, ProvenBy, Report, Reported, Unproven};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
@@ -611,6 +611,16 @@ impl Index {
     ) -> Result<u64, IndexError> {
         writing!(self, "renew leases", Durability::Unsynced, |db| outbox::renew(
             &mut db, deliveries, owner, until
+        ))
+    }
+
+    /// Where the instance of a delivery belongs; `None` if there is no such delivery.
+    pub async fn whereabouts(
+        &self,
+        delivery: DeliveryId,
+    ) -> Result<Option<Whereabouts>, IndexError> {
+        reading!(self, "read where an instance belongs", |db| outbox::whereabouts(
+            &mut db, delivery
         ))
     }
 

@@ -42,6 +42,8 @@ struct Shared {
     /// Whether the other end's answers are dropped when that happens, and before.
     swallow: AtomicBool,
     connections: AtomicUsize,
+    /// How much went to the other end.
+    carried: AtomicU64,
 }
 
 impl Relay {
@@ -62,6 +64,7 @@ impl Relay {
             cut_after: AtomicU64::new(NEVER),
             swallow: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            carried: AtomicU64::new(0),
         });
         let mut listening = JoinSet::new();
         listening.spawn({
@@ -85,6 +88,11 @@ impl Relay {
     /// How many connections it has had.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes have gone to the other end.
+    pub fn carried(&self) -> u64 {
+        self.shared.carried.load(Ordering::Relaxed)
     }
 
     /// From now on a connection is reset when so many bytes of it have gone to the other end.
@@ -146,6 +154,9 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
                 packet.truncate(left as usize);
             }
             gone += packet.len() as u64;
+            if direction == 0 {
+                shared.carried.fetch_add(packet.len() as u64, Ordering::Relaxed);
+            }
             let arrives = shared.carry(direction, packet.len());
             if line.send((arrives, packet)).is_err() || cut {
                 return;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_tests::http::Ask;
 use gantry_tests::random::Random;
 use gantry_tests::{
-    Dcmtk, Gateway, Namespace, Relay, Sender, Setup, Storescp, digests, eventually,
+    Dcmtk, Gateway, Namespace, Orthanc, Relay, Sender, Setup, Storescp, digests, eventually,
     eventually_within, namespace, skip,
 };
 use sample_studies::{Study, ct_series, small_objects};
@@ -91,6 +92,47 @@ async fn what_was_stored_and_not_answered_is_sent_again_and_counts_once() {
     let mut all = digests(&small_objects(1, 1));
     all.extend(digests(&study));
     far.comes_to_hold(&all).await;
+}
+
+#[tokio::test]
+async fn what_took_long_and_was_not_answered_is_asked_for_before_it_is_sent_again() {
+    let orthanc = Orthanc::start().await;
+    let relay = Relay::like(orthanc.dicom(), Duration::ZERO, Some(16e6)).await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .delivery(
+            "retry-floor = \"1s\"\nretry-ceiling = \"2s\"\nemergency-retry-ceiling = \"1s\"\nresponse-timeout = \"2s\"\n",
+        )
+        .partner("partner", "ORTHANC", relay.port())
+        .route("GANTRY", &["partner"], "routine")
+        .start()
+        .await;
+    orthanc.knows(gateway.plaintext(), false, true).await;
+    let study = sample_studies::multi_frame(50, 80, 512, 512).build().unwrap();
+    let length = study.instances[0].data_set.len() as u64;
+    assert!(length > 40_000_000, "{length}");
+    let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
+    sender.store_all(&study.instances).await;
+    sender.release().await;
+
+    // The line is good until all of it has gone, and then the answer is lost.
+    eventually("the instance to be on its way", async || {
+        (relay.carried() > length / 2).then_some(())
+    })
+    .await;
+    relay.swallow_answers(true);
+    eventually("it to be stored there", async || (orthanc.count().await == 1).then_some(())).await;
+    eventually("the silence to be noticed", async || {
+        (gateway.api("/api/v1/transfers").await[0]["state"] == "delayed").then_some(())
+    })
+    .await;
+    relay.heal();
+
+    gateway.delivered("partner", 1).await;
+    assert!(relay.carried() < length * 3 / 2, "{} bytes went for {length}", relay.carried());
+    let metrics = gateway.ask(Ask::get("/metrics")).await.text();
+    let found = "gantry_instances_found_at_partner_total{partner=\"partner\"} 1";
+    assert!(metrics.contains(found), "{metrics}");
 }
 
 #[tokio::test]

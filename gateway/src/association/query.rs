@@ -20,6 +20,9 @@ pub const FIND: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
 /// Study Root Query/Retrieve Information Model, MOVE.
 pub const MOVE: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE;
 
+/// The most that a peer may list that does not look at the key.
+const LISTED: usize = 10_000;
+
 /// A series, as a peer lists it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListedSeries {
@@ -110,6 +113,27 @@ pub async fn images<S: Stream>(
     };
     let ended = association.find_each(context, &known(FIND), &identifier, most, take).await?;
     Ok(Listed::ended(ended, listed))
+}
+
+/// Whether there is this image.
+pub async fn image<S: Stream>(
+    association: &mut Requestor<S>,
+    context: u8,
+    study: &StudyInstanceUid,
+    series: &SeriesInstanceUid,
+    image: &SopInstanceUid,
+) -> Result<Listed<bool>, RequestError> {
+    let identifier = of_study("IMAGE", study)
+        .with(tags::SERIES_INSTANCE_UID, series.as_str())
+        .with(tags::SOP_INSTANCE_UID, image.as_str());
+    let mut is_there = false;
+    let take = |one: DataSet| {
+        let uid = data_set::uid::<SopInstanceUid>(one.elements(), tags::SOP_INSTANCE_UID);
+        is_there |= uid.as_ref() == Some(image);
+    };
+    // One, or several of a peer that does not look at the key.
+    let ended = association.find_each(context, &known(FIND), &identifier, LISTED, take).await?;
+    Ok(Listed::ended(ended, is_there))
 }
 
 /// Names a series of a study, or some of its images, for whoever is to send them.

@@ -187,6 +187,11 @@ impl Team {
         self.flow.throttle(rate, self.call.emergencies())
     }
 
+    /// Bytes a second that go over the link, if that is known.
+    pub fn link_rate(&self) -> Option<f64> {
+        self.shared().link.rate(Instant::now())
+    }
+
     /// Whether to compress what goes uncompressed otherwise.
     pub fn compresses(&self, encoder: &Encoder, priority: Priority) -> bool {
         let slower = |rate| self.shared().link.is_slower(rate, priority, Instant::now());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use gantry_store::facts::Priority;
-use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError};
+use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError, Receipt};
 use gantry_store::object::{self, ObjectError, ObjectStore, ReadError};
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
 use gantry_store::spool::Spool;
@@ -23,9 +23,11 @@ use super::recorder::Outcome;
 use super::schedule;
 use super::team::{InHand, Place, Team};
 use crate::association::requestor::MAX_CONTEXTS;
+use crate::association::status::Status;
 use crate::config::{Config, Protect};
 use crate::partner::capabilities::Capabilities;
 use crate::partner::connect::{self, Association};
+use crate::partner::held;
 use crate::partner::link::Encoder;
 use crate::partner::store_scu::{self, Choice, Description, Encoding, Piece, Sent, Wanted};
 use crate::partner::transcode::{self, TranscodeError};
@@ -210,7 +212,8 @@ impl Worker {
 
     /// Sends what was claimed, in order; what cannot be begun is given back.
     async fn send_all(&self, claims: &[Claim], in_hand: InHand<'_>, line: &mut Option<Line>) {
-        let mut rest = claims;
+        let claims = self.not_there_yet(claims).await;
+        let mut rest = claims.as_slice();
         while !rest.is_empty() {
             let needed = kinds(rest);
             if line.as_ref().is_some_and(|line| !line.wanted.is_superset(&needed)) {
@@ -249,6 +252,41 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// What of these is to be sent; the rest the partner was found to hold.
+    async fn not_there_yet(&self, claims: &[Claim]) -> Vec<Claim> {
+        let mut missing = Vec::with_capacity(claims.len());
+        for claim in claims {
+            if !self.is_there_already(claim).await {
+                missing.push(claim.clone());
+            }
+        }
+        missing
+    }
+
+    /// Whether the partner holds an instance that it was sent before, which is then on record as accepted.
+    async fn is_there_already(&self, claim: &Claim) -> bool {
+        let (config, partner) = (&self.shared.config, self.team.partner());
+        if !held::is_worth_asking(partner, claim, self.team.link_rate()) {
+            return false;
+        }
+        let Ok(Some(at)) = self.shared.index.whereabouts(claim.delivery).await else {
+            return false;
+        };
+        if !held::lists(config, partner, claim, &at).await {
+            return false;
+        }
+        tracing::info!(partner = partner.name, instance = %claim.sop_instance, "partner lists it already; it is not sent again");
+        self.shared.metrics.found_there.get_or_create(&self.label()).inc();
+        let receipt = Receipt {
+            status: Status::SUCCESS.0,
+            transfer_syntax: claim.transfer_syntax.clone(),
+            digest: at.digest,
+            at: Timestamp::now(),
+        };
+        self.report(claim, Event::Accept(receipt)).await;
+        true
     }
 
     /// Asks for an association beside those that the others have. If the partner takes none, that is no fault of it.

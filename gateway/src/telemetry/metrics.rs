@@ -106,6 +106,8 @@ pub struct Metrics {
     pub rejected: Family<ByListener, Counter>,
     /// Instances sent and accepted.
     pub sent: Family<ByPartner, Counter>,
+    /// Instances that were not sent again because the partner held them.
+    pub found_there: Family<ByPartner, Counter>,
     /// Tries that failed.
     pub failed_tries: Family<ByPartner, Counter>,
     /// Reports of storage commitment that senders did not take, and that are made no more.
@@ -152,6 +154,7 @@ impl Default for Metrics {
             associations: Family::default(),
             rejected: Family::default(),
             sent: Family::default(),
+            found_there: Family::default(),
             failed_tries: Family::default(),
             reports_given_up: Family::default(),
             source_counts: Family::default(),
@@ -189,6 +192,11 @@ impl Default for Metrics {
             metrics.rejected.clone(),
         );
         r.register("instances_sent", "Instances that a partner accepted", metrics.sent.clone());
+        r.register(
+            "instances_found_at_partner",
+            "Instances not sent again because the partner held them",
+            metrics.found_there.clone(),
+        );
         r.register("send_failures", "Tries to send that failed", metrics.failed_tries.clone());
         r.register(
             "commitment_reports_given_up",

@@ -10,8 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::delivered::Proof;
-use crate::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
-use crate::facts::{ObjectId, Priority};
+use crate::dicom::{
+    SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
+};
+use crate::facts::{Digest, ObjectId, Priority};
 
 use super::db::{self, Cell, Db, Query, Row};
 use super::delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
@@ -47,6 +49,40 @@ pub struct Claim {
     pub stored: bool,
     /// Since when it waits: it had arrived and was ordered, or a person asked for it anew.
     pub since: Timestamp,
+}
+
+/// Where an instance belongs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Whereabouts {
+    /// Its Study Instance UID.
+    pub study: StudyInstanceUid,
+    /// Its Series Instance UID.
+    pub series: SeriesInstanceUid,
+    /// SHA-256 of its data set, as it is kept.
+    pub digest: Digest,
+}
+
+/// Where the instance of a delivery belongs.
+pub(super) async fn whereabouts(
+    db: &mut Db,
+    delivery: DeliveryId,
+) -> sqlx::Result<Option<Whereabouts>> {
+    let row = db
+        .query(
+            "SELECT s.uid AS study, se.uid AS series, i.digest FROM delivery d JOIN instance i ON i.id = d.instance \
+             JOIN series se ON se.id = i.series JOIN study s ON s.id = se.study WHERE d.id = $1",
+        )
+        .bind(delivery.0)
+        .fetch_optional(db)
+        .await?;
+    let read = |row: &Row| {
+        Ok(Whereabouts {
+            study: parsed(row, "study")?,
+            series: parsed(row, "series")?,
+            digest: digest(row, "digest")?,
+        })
+    };
+    row.as_ref().map(read).transpose()
 }
 
 /// What became of an outcome.
