@@ -19,6 +19,7 @@ const SQLITE: &[Step] = &[
     (4, "lost", include_str!("../../migrations/sqlite/0004_lost.sql")),
     (5, "proof", include_str!("../../migrations/sqlite/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
+    (9, "recall", include_str!("../../migrations/sqlite/0009_recall.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
@@ -27,6 +28,7 @@ const POSTGRES: &[Step] = &[
     (4, "lost", include_str!("../../migrations/postgres/0004_lost.sql")),
     (5, "proof", include_str!("../../migrations/postgres/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
+    (9, "recall", include_str!("../../migrations/postgres/0009_recall.sql")),
 ];
 
 const TABLE: &str = "_sqlx_migrations";

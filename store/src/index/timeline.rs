@@ -57,6 +57,10 @@ pub enum EventKind {
     Confirmed,
     /// The partner does not have what it had accepted.
     NotStored,
+    /// A person decided that the partner should not have had it.
+    Recalled,
+    /// The partner accepted the note of that.
+    RecallAccepted,
 }
 
 words!(EventKind {
@@ -75,6 +79,8 @@ words!(EventKind {
     Removed = "removed",
     Confirmed = "confirmed",
     NotStored = "not-stored",
+    Recalled = "recalled",
+    RecallAccepted = "recall-accepted",
 });
 
 /// Adds a line.
