@@ -10,7 +10,7 @@
 
 use gantry_store::facts::{Digest, ObjectId, ParcelId, Priority, Purpose};
 use gantry_store::index::{
-    CompletenessState, EventKind, FailureKind, ProvenBy, TransferId, TransferState,
+    CompletenessState, EventKind, FailureKind, ProvenBy, Rejection, TransferId, TransferState,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -234,6 +234,25 @@ pub(crate) struct Transfer {
     pub(crate) problem: Option<Failed>,
     pub(crate) paused: Option<Decision>,
     pub(crate) cancelled: Option<Decision>,
+    pub(crate) recalled: Option<Recalled>,
+}
+
+/// That a transfer was recalled.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Recalled {
+    #[serde(flatten)]
+    pub(crate) decision: Decision,
+    pub(crate) rejection: Rejection,
+    pub(crate) note: Option<RecallNote>,
+}
+
+/// The note of a recall.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct RecallNote {
+    pub(crate) sop_instance_uid: String,
+    pub(crate) made_at: Option<Timestamp>,
+    pub(crate) images: u64,
+    pub(crate) accepted_at: Option<Timestamp>,
 }
 
 impl Shorten for Transfer {

@@ -483,6 +483,8 @@ pub struct Partner {
     pub may: BTreeSet<Permission>,
     /// How it is asked whether it holds what it accepted.
     pub proof: ProofMeans,
+    /// How it hears that it should not have had something.
+    pub recall: RecallMeans,
     /// Whom to phone there when images do not arrive.
     pub phone: Option<String>,
 }
@@ -506,6 +508,16 @@ pub enum ProofMeans {
     Query,
     /// It is not asked.
     None,
+}
+
+/// `recall` of a partner: how it hears that it should not have had something.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RecallMeans {
+    /// A person phones.
+    #[default]
+    Phone,
+    /// It is sent a note of rejection (IHE RAD IOCM).
+    Iocm,
 }
 
 /// `tls` of a partner.

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod outbox;
 pub mod partner;
 pub mod protect;
+pub mod recall;
 pub mod reindex;
 pub mod retention;
 pub mod rewrap;

@@ -37,6 +37,7 @@ use crate::partner::capabilities::Capabilities;
 use crate::partner::link::Encoder;
 use crate::partner::proof::Prover;
 use crate::partner::reporter::Reporter;
+use crate::recall::Recaller;
 use crate::reindex;
 use crate::scrub::{self, Pace, Scrub};
 use crate::telemetry::chain;
@@ -289,6 +290,8 @@ impl Node {
         };
         recording.spawn(drain.run(arrivals, draining.clone()));
 
+        note_recalls(&state, &recovered, &receiving, &sending);
+
         let associations = TaskTracker::new();
         let node = Arc::new(acceptor::Shared {
             config,
@@ -533,6 +536,27 @@ fn count(
     tasks.spawn(async move {
         tokio::select! {
             () = recovered.cancelled() => counter.run(stop).await,
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// Makes the notes of recalls, once the index can be used. Ends with what sends: what was taken in is recorded after that.
+fn note_recalls(
+    state: &WebState,
+    recovered: &CancellationToken,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let recaller = Recaller {
+        config: state.config.clone(),
+        index: state.index.clone(),
+        intake: state.intake.clone(),
+    };
+    let (recovered, stop) = (recovered.clone(), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = recovered.cancelled() => recaller.run(stop).await,
             () = stop.cancelled() => {}
         }
     });

@@ -27,6 +27,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         compress: Compress::default(),
         may: [Permission::Receive].into(),
         proof: crate::config::ProofMeans::Auto,
+        recall: crate::config::RecallMeans::Phone,
         phone: None,
     }
 }

@@ -19,6 +19,7 @@ mod outbox;
 mod patient;
 mod postgres;
 mod proof;
+mod recall;
 mod record;
 mod retention;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Lost, Settled, Whereabouts};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
 pub use proof::{ProofWanted, ProvenBy, Report, Reported, Unproven};
+pub use recall::{Accepted, Note, NoteWanted, Recalled, Rejection};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
 pub use series::SeriesDetail;
@@ -802,6 +804,36 @@ impl Index {
         now: Timestamp,
     ) -> Result<u64, IndexError> {
         self.act(id, transfer::Action::Raise { to, reason }, actor, now).await
+    }
+
+    /// Gives up what the partner has not got, and notes that it should not have had the rest. With the SOP Instance UID of a
+    /// note, that is wanted from then on. Says how many deliveries were given up.
+    pub async fn recall(
+        &self,
+        id: TransferId,
+        actor: &str,
+        reason: &str,
+        rejection: Rejection,
+        note: Option<&SopInstanceUid>,
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        let action = transfer::Action::Recall { reason, rejection, note };
+        self.act(id, action, actor, now).await
+    }
+
+    /// Notes of recalls that are to be made, oldest first: each once nothing of its transfer is being sent any more.
+    pub async fn notes_wanted(&self, limit: u32) -> Result<Vec<NoteWanted>, IndexError> {
+        reading!(self, "look for recalls to be noted", |db| recall::wanted(&mut db, limit))
+    }
+
+    /// Notes that the note of a recall is safe, and how many images it rejects; none: there is no note.
+    pub async fn note_made(
+        &self,
+        id: TransferId,
+        images: u64,
+        now: Timestamp,
+    ) -> Result<(), IndexError> {
+        writing!(self, "note that a recall is noted", |db| recall::made(&mut db, id, images, now))
     }
 
     async fn act(

@@ -146,7 +146,7 @@ where
                 request.uri().path_and_query().map_or("/", |both| both.as_str()).to_owned();
             let signature = request.headers().get("gantry-signature");
             let signature = signature.map(|text| text.to_str().expect("ASCII").to_owned());
-            let body = request.into_body().collect().await.map(|body| body.to_bytes());
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
             let body = String::from_utf8(body.unwrap_or_default().to_vec()).expect("UTF-8");
             let status = answers.status.load(Ordering::SeqCst);
             if (200..300).contains(&status) {

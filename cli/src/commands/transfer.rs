@@ -7,8 +7,9 @@ pub(crate) mod watch;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use gantry_gateway::config::Config;
 use gantry_store::facts::Priority;
-use gantry_store::index::{TransferId, TransferState};
+use gantry_store::index::{Rejection, TransferId, TransferState};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -45,6 +46,7 @@ enum Command {
     Pause(Pause),
     Resume(Resume),
     Urgent(Urgent),
+    Recall(Recall),
 }
 
 /// The latest transfers, newest first
@@ -146,12 +148,47 @@ struct Urgent {
     priority: Priority,
 }
 
+/// Take back images that a partner should not have got
+///
+/// What has not left stays here. A partner with recall = "iocm" is sent a note that rejects what it has got, as an instance
+/// of its own; with any other its PACS team must be phoned. Images of the study that come later stay here too.
+#[derive(Args, Debug)]
+#[command(before_help = "\
+Examples:
+  gantry transfer recall 7Q2M4KXD --reason \"another patient's images\"
+  gantry transfer recall 7Q2M4KXD --reason \"motion\" --because quality --yes")]
+struct Recall {
+    /// Which transfer
+    id: String,
+    /// Why; the timeline and the note show it
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// What is wrong with them: patient-safety, quality, wrong-worklist-entry or retention-expired
+    #[arg(long, value_name = "WHAT", default_value = "patient-safety", value_parser = rejection)]
+    because: Rejection,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Only say how many images it concerns
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn rejection(text: &str) -> Result<Rejection, String> {
+    text.parse().map_err(|_| {
+        let words: Vec<_> = Rejection::ALL.iter().map(|word| word.as_str()).collect();
+        format!("must be one of: {}", words.join(", "))
+    })
+}
+
 /// What the API takes with a request about one transfer.
 #[derive(Serialize)]
 struct Ask<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<Priority>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<Rejection>,
 }
 
 pub(crate) async fn run(
@@ -180,6 +217,7 @@ pub(crate) async fn run(
         Command::Urgent(Urgent { which, priority }) => {
             which.run(sets::Act::Urgent(priority), None, &config, &mut node, output).await
         }
+        Command::Recall(arguments) => recall(&arguments, &config, &mut node, output).await,
     }
 }
 
@@ -254,6 +292,40 @@ pub(crate) fn state(state: TransferState, output: Output) -> String {
         }
     };
     output.paint(paint, state.as_str())
+}
+
+async fn recall(
+    arguments: &Recall,
+    config: &Config,
+    node: &mut Client,
+    output: Output,
+) -> Result<Exit, Failure> {
+    let id = find(&arguments.id, node).await?;
+    let transfer: Transfer = node.get(&format!("/api/v1/transfers/{id}")).await?;
+    let got = words::count(transfer.counts.delivered, "image", "images");
+    let partner = &transfer.partner_name;
+    if arguments.dry_run {
+        if output.is_json() {
+            output.json(&transfer)?;
+        } else {
+            output.line(format_args!("would recall {got} from {partner}"))?;
+        }
+        return Ok(Exit::Done);
+    }
+    if !arguments.yes {
+        if !output.can_ask() {
+            let message =
+                format!("nobody is here to be asked whether to recall {got} from {partner}");
+            return Err(Failure::new(Exit::Usage, message).hint("add --yes"));
+        }
+        if !sets::agreed(&format!("{partner} has got {got}. Recall them?")) {
+            return Err(Failure::new(Exit::Failed, "nothing was recalled"));
+        }
+        // The node may have closed the connection while a person thought about it.
+        *node = Client::connect(config).await?;
+    }
+    let ask = Ask { reason: &arguments.reason, priority: None, rejection: Some(arguments.because) };
+    act(id, "recall", &ask, node, output).await
 }
 
 async fn act(

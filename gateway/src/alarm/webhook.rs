@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gantry_store::facts::Digest;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
@@ -78,20 +79,20 @@ fn signature(secret: &str, time: i64, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let signed = [format!("{time}.").as_bytes(), body].concat();
     let tag = hmac::sign(&key, &signed);
-    let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={time},v1={digits}")
+    // SHA-256 has 32 bytes, always.
+    let tag = Digest(tag.as_ref().try_into().unwrap_or_default());
+    format!("t={time},v1={tag}")
 }
 
 /// Whom to believe. Read anew each time, so a new file needs no restart.
 fn trust(webhook: &Webhook) -> Result<Arc<ClientConfig>, SendError> {
-    let roots = match &webhook.authority {
-        Some(file) => tls::read_authorities(std::slice::from_ref(file))
-            .map_err(|error| SendError::Tls(Box::new(error)))?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
+    let roots = if let Some(file) = &webhook.authority {
+        tls::read_authorities(std::slice::from_ref(file))
+            .map_err(|error| SendError::Tls(Box::new(error)))?
+    } else {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
     };
     let config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()

@@ -199,6 +199,7 @@ pub(super) struct PartnerSection {
     pub(super) compress: Text,
     pub(super) may: Texts,
     pub(super) proof: Text,
+    pub(super) recall: Text,
     pub(super) phone: Text,
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use gantry_store::index::{
-    Completeness, CompletenessState, ProvenBy, TransferState, TransferSummary,
+    Completeness, CompletenessState, Note, ProvenBy, TransferState, TransferSummary,
 };
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -140,6 +140,37 @@ pub(super) fn duration(duration: Duration) -> String {
         (0, h, min, _) => format!("{h} h {min} min"),
         (days, h, ..) => format!("{} {h} h", plural(days, "day")),
     }
+}
+
+/// What was decided, and what the partner knows of it.
+fn recalled(transfer: &TransferSummary, partner: &str, at: &Circumstances<'_>) -> String {
+    let Some(recalled) = &transfer.recalled else { return "Recalled.".to_owned() };
+    let decision = decided("Recalled", Some(&recalled.decision), at.reader);
+    let known = match &recalled.note {
+        Some(Note { accepted_at: Some(accepted), images, .. }) => format!(
+            "{partner} accepted the note at {} that {} to be rejected.",
+            at.reader.moment(*accepted).short,
+            if *images == 1 {
+                "1 image is".to_owned()
+            } else {
+                format!("{} images are", grouped(*images))
+            }
+        ),
+        Some(_) => format!("A note that the images are to be rejected is on its way to {partner}."),
+        None if transfer.counts.delivered == 0 => format!("{partner} had got nothing."),
+        None => {
+            let phone = at.partner.and_then(|partner| partner.phone.as_deref());
+            let phone = phone.map(|phone| format!(": {phone}")).unwrap_or_default();
+            let (images, them) = match transfer.counts.delivered {
+                1 => ("1 image".to_owned(), "it"),
+                some => (plural(some, "image"), "them"),
+            };
+            format!(
+                "{partner} has got {images} and takes no notes: phone its PACS team to have {them} removed{phone}."
+            )
+        }
+    };
+    format!("{decision} {known}")
 }
 
 /// From then to now; nothing where clocks disagree.
@@ -350,7 +381,7 @@ pub(super) fn sentence(
         },
         TransferState::Paused => decided("Paused", transfer.paused.as_ref(), at.reader),
         TransferState::Cancelled => decided("Cancelled", transfer.cancelled.as_ref(), at.reader),
-        TransferState::Recalled => "Recalled.".to_owned(),
+        TransferState::Recalled => recalled(transfer, partner, at),
     }
 }
 
@@ -560,6 +591,7 @@ mod tests {
             next_attempt: None,
             problem: None,
             paused: None,
+            recalled: None,
             cancelled: None,
         }
     }

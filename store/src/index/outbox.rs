@@ -18,6 +18,7 @@ use crate::facts::{Digest, ObjectId, Priority};
 use super::db::{self, Cell, Db, Query, Row};
 use super::delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 use super::lock;
+use super::recall;
 use super::timeline::{self, EventKind};
 use super::transfer::{self, TransferId};
 use super::{DeliveryId, Unsure, digest, flag, moment, parsed, priority, rank, unsigned};
@@ -407,6 +408,11 @@ pub(super) async fn settle(
             }
         }
     }
+    for note in rows.values().filter(|row| row.is_note && changed.contains_key(&row.id)) {
+        if matches!(note.delivery, Delivery::Delivered(_)) {
+            recall::note_accepted(&mut *db, note.transfer, now).await?;
+        }
+    }
     Ok(settled.into_iter().map(|(_, settled)| settled).collect())
 }
 
@@ -643,6 +649,8 @@ struct Stepping {
     object: ObjectId,
     paused: bool,
     cancelled: bool,
+    /// Whether it is the note of its transfer's recall, which goes although that is cancelled.
+    is_note: bool,
     until: Option<i64>,
     delivery: Delivery,
 }
@@ -651,7 +659,10 @@ impl Stepping {
     /// Takes a step. What falls back from being sent when its transfer has been cancelled is cancelled with it.
     fn step(&mut self, event: Event) -> Result<(), IllegalStep> {
         let mut next = self.delivery.clone().after(event)?;
-        if self.cancelled && !matches!(next, Delivery::Delivered(_) | Delivery::Cancelled) {
+        if self.cancelled
+            && !self.is_note
+            && !matches!(next, Delivery::Delivered(_) | Delivery::Cancelled)
+        {
             next = next.after(Event::Cancel)?;
         }
         self.delivery = next;
@@ -724,7 +735,8 @@ async fn fetch(db: &mut Db, ids: &[DeliveryId]) -> sqlx::Result<HashMap<Delivery
     let mut rows = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(db::MOST) {
         let mut query = db.query(
-            "SELECT d.*, t.ulid, t.paused_at, t.cancelled_at, i.object FROM delivery d \
+            "SELECT d.*, t.ulid, t.paused_at, t.cancelled_at, i.object, \
+             CASE WHEN i.sop_instance = t.recall_note THEN 1 ELSE 0 END AS is_note FROM delivery d \
              JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance WHERE d.id ",
         );
         query.push_in(ids.iter().map(|id| id.0));
@@ -742,6 +754,7 @@ async fn fetch(db: &mut Db, ids: &[DeliveryId]) -> sqlx::Result<HashMap<Delivery
                     object: parsed(&row, "object")?,
                     paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
                     cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
+                    is_note: flag(&row, "is_note")?,
                     until: row.try_get("until")?,
                     delivery: read(&row)?,
                 },

@@ -121,11 +121,16 @@ pub(super) async fn take(
     let query = db.query_either(DUE, LOCKED).bind(partner).bind(now.as_millisecond());
     let Some(row) = query.fetch_optional(&mut *db).await? else { return Ok(None) };
     let id: i64 = row.try_get("id")?;
-    let sent = row.try_get::<Option<i64>>("all_sent_at")?;
-    let stopped = row.try_get::<Option<i64>>("cancelled_at")?.is_some();
+    // Of what was recalled only the note is asked for: the images may well be gone there, which is what it asks for.
+    let note: Option<String> = row.try_get("recall_note")?;
+    let sent = match note {
+        Some(_) => row.try_get::<Option<i64>>("recall_accepted_at")?,
+        None => row.try_get::<Option<i64>>("all_sent_at")?,
+    };
+    let stopped = note.is_none() && row.try_get::<Option<i64>>("cancelled_at")?.is_some();
     let (tries, urgency) = (unsigned(&row, "proof_tries")?, priority(&row, "priority")?);
     let (delivered, unproven) = match sent {
-        Some(_) if !stopped => deliveries(&mut *db, id).await?,
+        Some(_) if !stopped => deliveries(&mut *db, id, note.as_deref()).await?,
         _ => (BTreeMap::new(), Vec::new()),
     };
     // What was reopened or cancelled since is due again when all of it was sent.
@@ -149,14 +154,16 @@ pub(super) async fn take(
 async fn deliveries(
     db: &mut Db,
     transfer: i64,
+    note: Option<&str>,
 ) -> sqlx::Result<(BTreeMap<SeriesInstanceUid, u64>, Vec<Unproven>)> {
     let rows = db
         .query(
             "SELECT d.id, d.confirmed_at, i.sop_class, i.sop_instance, s.uid AS series_uid FROM delivery d \
              JOIN instance i ON i.id = d.instance JOIN series s ON s.id = i.series \
-             WHERE d.transfer = $1 AND d.state = 'delivered' ORDER BY d.id",
+             WHERE d.transfer = $1 AND d.state = 'delivered' AND ($2 IS NULL OR i.sop_instance = $2) ORDER BY d.id",
         )
         .bind(transfer)
+        .bind(note.map(str::to_owned))
         .fetch_all(db)
         .await?;
     let (mut delivered, mut seen, mut unproven) = (BTreeMap::new(), HashSet::new(), Vec::new());
@@ -298,8 +305,10 @@ pub(super) async fn confirm(
         let done = db
             .query(
                 "UPDATE transfer SET confirmed_at = $2, proven_by = $3, unproven_why = NULL, proof_due = NULL \
-                 WHERE id = $1 AND all_sent_at IS NOT NULL AND confirmed_at IS NULL AND NOT EXISTS \
-                 (SELECT 1 FROM delivery WHERE transfer = $1 AND state = 'delivered' AND confirmed_at IS NULL)",
+                 WHERE id = $1 AND COALESCE(all_sent_at, recall_accepted_at) IS NOT NULL AND confirmed_at IS NULL AND NOT EXISTS \
+                 (SELECT 1 FROM delivery d JOIN instance i ON i.id = d.instance WHERE d.transfer = $1 \
+                  AND d.state = 'delivered' AND d.confirmed_at IS NULL \
+                  AND (transfer.recall_note IS NULL OR i.sop_instance = transfer.recall_note))",
             )
             .bind(transfer)
             .bind(now.as_millisecond())

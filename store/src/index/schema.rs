@@ -20,6 +20,7 @@ const SQLITE: &[Step] = &[
     (5, "proof", include_str!("../../migrations/sqlite/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/sqlite/0007_turn.sql")),
     (8, "completeness", include_str!("../../migrations/sqlite/0008_completeness.sql")),
+    (9, "recall", include_str!("../../migrations/sqlite/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/sqlite/0010_parcel.sql")),
 ];
 const POSTGRES: &[Step] = &[
@@ -30,6 +31,7 @@ const POSTGRES: &[Step] = &[
     (5, "proof", include_str!("../../migrations/postgres/0005_proof.sql")),
     (7, "turn", include_str!("../../migrations/postgres/0007_turn.sql")),
     (8, "completeness", include_str!("../../migrations/postgres/0008_completeness.sql")),
+    (9, "recall", include_str!("../../migrations/postgres/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/postgres/0010_parcel.sql")),
 ];
 

@@ -65,6 +65,10 @@ pub enum EventKind {
     NotCounted,
     /// The source was asked to send what is missing.
     Fetched,
+    /// A person decided that the partner should not have had it.
+    Recalled,
+    /// The partner accepted the note of that.
+    RecallAccepted,
 }
 
 words!(EventKind {
@@ -87,6 +91,8 @@ words!(EventKind {
     Incomplete = "incomplete",
     NotCounted = "not-counted",
     Fetched = "fetched",
+    Recalled = "recalled",
+    RecallAccepted = "recall-accepted",
 });
 
 /// Adds a line.

@@ -21,6 +21,7 @@ use super::completeness::{self, CountedSeries};
 use super::db::{self, Db, Row};
 use super::delivery::{Delivery, Failure, FailureKind};
 use super::proof::ProvenBy;
+use super::recall::{self, Recalled, Rejection};
 use super::study::{self, StudySummary};
 use super::timeline::{self, EventKind, TransferEvent};
 use super::turn::{self, Chosen, View};
@@ -101,10 +102,13 @@ words!(TransferState {
 
 impl TransferState {
     /// Judges by the counts; `receiving` says whether an association still brings instances, which no row knows.
-    /// Nothing produces `Opened` and `Recalled` yet.
+    /// Nothing produces `Opened` yet.
     pub fn of(transfer: &TransferSummary, receiving: bool) -> Self {
         let Counts { queued, sending, deferred, delivered, failed, .. } = transfer.counts;
         match (&transfer.cancelled, &transfer.paused) {
+            // The partner did not take the note of it.
+            _ if transfer.recalled.is_some() && failed > 0 => Self::NeedsAction,
+            _ if transfer.recalled.is_some() => Self::Recalled,
             (Some(_), _) => Self::Cancelled,
             _ if failed > 0 => Self::NeedsAction,
             (None, Some(_)) => Self::Paused,
@@ -230,6 +234,8 @@ pub struct TransferSummary {
     pub paused: Option<Decision>,
     /// Who gave it up.
     pub cancelled: Option<Decision>,
+    /// Who recalled it; it is cancelled then too.
+    pub recalled: Option<Recalled>,
 }
 
 /// A transfer with all that is shown on its page.
@@ -559,6 +565,7 @@ async fn summaries(db: &mut Db, rows: &[Row]) -> sqlx::Result<Vec<TransferSummar
                 problem,
                 paused: decision(row, "paused_at", "paused_by", "paused_why")?,
                 cancelled: decision(row, "cancelled_at", "cancelled_by", "cancelled_why")?,
+                recalled: recall::read(row)?,
             })
         })
         .collect()
@@ -706,12 +713,21 @@ struct Order {
     parcel: Option<ParcelId>,
     paused: bool,
     cancelled: bool,
+    /// The note of its recall, which goes although it is cancelled.
+    note: Option<SopInstanceUid>,
     all_sent: bool,
     last_received_at: i64,
     /// What goes first of an emergency.
     chosen: Chosen,
     /// Whether this batch added a delivery.
     grew: bool,
+}
+
+impl Order {
+    /// Whether an instance stays although it is ordered.
+    fn holds_back(&self, instance: &SopInstanceUid) -> bool {
+        self.cancelled && self.note.as_ref() != Some(instance)
+    }
 }
 
 /// An instance for a partner.
@@ -810,7 +826,7 @@ impl<'a> Orders<'a> {
             if !of_arrival.transfers.contains(&order.ulid) {
                 of_arrival.transfers.push(order.ulid);
             }
-            if wanted.raised || is_new && !order.cancelled {
+            if wanted.raised || is_new && !order.holds_back(&wanted.facts.sop_instance) {
                 let (_, partner) = &wanted.transfer;
                 of_arrival.news.push((partner.clone(), order.priority));
             }
@@ -843,7 +859,7 @@ impl<'a> Orders<'a> {
                 Chosen::ANY
             };
             // What comes for a transfer that a person has cancelled is counted, and does not go.
-            let (state, due) = match (order.cancelled, order.paused) {
+            let (state, due) = match (order.holds_back(&facts.sop_instance), order.paused) {
                 (true, _) => ("cancelled", None),
                 (false, true) => ("queued", None),
                 (false, false) => ("queued", Some(0_i64)),
@@ -909,6 +925,7 @@ async fn find_or_create(
             parcel: optional(&row, "parcel")?,
             paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
             cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
+            note: optional(&row, "recall_note")?,
             all_sent: row.try_get::<Option<i64>>("all_sent_at")?.is_some(),
             last_received_at: row.try_get("last_received_at")?,
             chosen: Chosen {
@@ -940,6 +957,7 @@ async fn find_or_create(
         parcel: None,
         paused: false,
         cancelled: false,
+        note: None,
         all_sent: false,
         last_received_at: at.as_millisecond(),
         chosen: Chosen::default(),
@@ -1022,6 +1040,7 @@ pub(super) enum Action<'a> {
     Pause { reason: &'a str },
     Resume { reason: &'a str },
     Raise { to: Priority, reason: &'a str },
+    Recall { reason: &'a str, rejection: Rejection, note: Option<&'a SopInstanceUid> },
 }
 
 /// Carries it out and says how many deliveries it moved; `None` where there is no such transfer.
@@ -1048,14 +1067,24 @@ pub(super) async fn act(
         priority: priority(&row, "priority")?,
         paused: row.try_get::<Option<i64>>("paused_at")?.is_some(),
         cancelled: row.try_get::<Option<i64>>("cancelled_at")?.is_some(),
+        recalled: row.try_get::<Option<i64>>("recalled_at")?.is_some(),
+        note: row.try_get("recall_note")?,
     };
-    let ActedOn { transfer, priority: from, paused, cancelled } = acted_on;
+    let ActedOn { transfer, priority: from, paused, cancelled, recalled, .. } = acted_on;
     // Asking twice is not an event.
     let (moved, event) = match action {
         Action::Retry { reason } => {
             let (moved, changed) = retry(&mut *db, &acted_on, now).await?;
             let event = (EventKind::Retried, said(reason).map(str::to_owned));
             (moved, changed.then_some(event))
+        }
+        // What is left of it is its note, which is owed.
+        Action::Cancel { .. } | Action::Recall { .. } if recalled => (0, None),
+        Action::Recall { reason, rejection, note } => {
+            let moved = cancel(&mut *db, transfer, reason, actor, now).await?;
+            let decided = (actor, reason);
+            recall::write(&mut *db, transfer, decided, (rejection, note), now).await?;
+            (moved, Some((EventKind::Recalled, said(reason).map(str::to_owned))))
         }
         Action::Cancel { reason } => {
             let moved = cancel(&mut *db, transfer, reason, actor, now).await?;
@@ -1091,12 +1120,16 @@ struct ActedOn {
     priority: Priority,
     paused: bool,
     cancelled: bool,
+    recalled: bool,
+    /// The SOP Instance UID of the note of its recall.
+    note: Option<String>,
 }
 
 /// Asks anew for what is deferred, set aside or cancelled: says how many deliveries that were, and whether anything changed.
-/// A cancelled transfer goes after all: there is one for a study and a partner, so this is the only way back.
+/// A cancelled transfer goes after all: there is one for a study and a partner, so this is the only way back. Of a recalled one
+/// whose partner is asked to reject the images, only the note of that is tried again.
 async fn retry(db: &mut Db, on: &ActedOn, now: Timestamp) -> sqlx::Result<(u64, bool)> {
-    let moved = db.query(
+    let mut query = db.query(
         "UPDATE delivery SET state = 'queued', attempt = 0, due = $2, priority = $3, until = NULL, owner = NULL, \
          failure = NULL, status = NULL, why = NULL, losses = 0 \
          WHERE transfer = $1 AND state IN ('deferred', 'failed', 'cancelled') AND NOT EXISTS \
@@ -1105,9 +1138,16 @@ async fn retry(db: &mut Db, on: &ActedOn, now: Timestamp) -> sqlx::Result<(u64, 
     .bind(on.transfer)
     .bind(if on.paused { None } else { Some(0_i64) })
     // Raising a transfer passes over what is cancelled.
-    .bind(rank(on.priority))
-    .execute(&mut *db)
-    .await?;
+    .bind(rank(on.priority));
+    if let Some(note) = &on.note {
+        query
+            .push(" AND instance IN (SELECT id FROM instance WHERE sop_instance = ")
+            .push_bind(note)
+            .push(")");
+        let moved = query.execute(db).await?;
+        return Ok((moved, moved > 0));
+    }
+    let moved = query.execute(&mut *db).await?;
     // What was removed here cannot go any more: a transfer of nothing else stays as it was given up.
     let gone: Option<i64> = db
         .query(
@@ -1121,6 +1161,7 @@ async fn retry(db: &mut Db, on: &ActedOn, now: Timestamp) -> sqlx::Result<(u64, 
     if changed {
         db.query(
             "UPDATE transfer SET cancelled_at = NULL, cancelled_by = NULL, cancelled_why = NULL, \
+             recalled_at = NULL, recalled_by = NULL, recalled_why = NULL, recall_code = NULL, recall_made_at = NULL, \
              all_sent_at = NULL, confirmed_at = NULL, retried_at = $2 WHERE id = $1",
         )
         .bind(on.transfer)

@@ -223,8 +223,8 @@ impl Which {
     fn ask(&self, act: Act) -> Ask<'_> {
         let reason = self.reason.as_str();
         match act {
-            Act::Urgent(priority) => Ask { reason, priority: Some(priority) },
-            _ => Ask { reason, priority: None },
+            Act::Urgent(priority) => Ask { reason, priority: Some(priority), rejection: None },
+            _ => Ask { reason, priority: None, rejection: None },
         }
     }
 }
@@ -322,15 +322,10 @@ impl Set<'_> {
             return Err(Failure::new(Exit::Usage, message)
                 .hint("add --yes, or --dry-run to see only how many they are"));
         }
-        let mut err = io::stderr().lock();
-        let asked = write!(err, "This concerns {concerned}. {}? [y/N] ", self.act.question());
-        let _ = asked.and_then(|()| err.flush());
-        let mut answer = String::new();
-        let heard = io::stdin().read_line(&mut answer);
-        if heard.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::new(Exit::Failed, "nothing was changed"));
+        if agreed(&format!("This concerns {concerned}. {}?", self.act.question())) {
+            return Ok(());
         }
-        Ok(())
+        Err(Failure::new(Exit::Failed, "nothing was changed"))
     }
 
     fn print(&self, done: &Answer, output: Output) -> Result<Exit, Failure> {
@@ -354,6 +349,16 @@ impl Set<'_> {
         }
         Ok(exit)
     }
+}
+
+/// Asks a person. No answer is a no.
+pub(super) fn agreed(question: &str) -> bool {
+    let mut err = io::stderr().lock();
+    let asked = write!(err, "{question} [y/N] ");
+    let _ = asked.and_then(|()| err.flush());
+    let mut answer = String::new();
+    let heard = io::stdin().read_line(&mut answer);
+    heard.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 const PATH: &str = "/api/v1/transfers/act";

@@ -139,6 +139,8 @@ fn happened(event: &Event) -> String {
         EventKind::PriorityRaised => "made more urgent",
         EventKind::Reopened => "more images came",
         EventKind::Removed => "the images were removed here",
+        EventKind::Recalled => "recalled",
+        EventKind::RecallAccepted => "the partner accepted the note of the recall",
         EventKind::Confirmed => "the partner confirmed that it holds all images",
         EventKind::NotStored => "the partner does not have what it accepted; sent again",
         EventKind::Complete => "all that the source has is here",

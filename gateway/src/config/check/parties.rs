@@ -6,7 +6,9 @@ use gantry_store::dicom::AeTitle;
 use rustls::RootCertStore;
 use serde_spanned::Spanned;
 
-use super::super::{Compress, Fingerprint, Partner, PartnerTls, Permission, ProofMeans, Source};
+use super::super::{
+    Compress, Fingerprint, Partner, PartnerTls, Permission, ProofMeans, RecallMeans, Source,
+};
 use super::{Bad, Check, Section, Text, Texts, Written, file, words};
 
 /// What must not occur twice, with who has it.
@@ -169,6 +171,7 @@ impl Check {
             compress: self.compress(section, &body.compress),
             may,
             proof: self.means_of_proof(section, &body.proof),
+            recall: self.means_of_recall(section, &body.recall),
             phone,
         })
     }
@@ -189,6 +192,12 @@ impl Check {
         ];
         let understand = |text: &str| words::one_of("a means of proof", text, &words);
         self.text(section, proof, understand).unwrap_or_default()
+    }
+
+    fn means_of_recall(&mut self, section: &Section<'_>, recall: &Text) -> RecallMeans {
+        let words = [("phone", Some(RecallMeans::Phone)), ("iocm", Some(RecallMeans::Iocm))];
+        let understand = |text: &str| words::one_of("recall of a partner", text, &words);
+        self.text(section, recall, understand).unwrap_or_default()
     }
 
     fn permissions(&mut self, section: &Section<'_>, may: &Texts) -> BTreeSet<Permission> {

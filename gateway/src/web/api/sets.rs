@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use gantry_store::facts::Priority;
+use gantry_store::facts::{Digest, Priority};
 use gantry_store::index::{
     Counts, IndexError, TransferFilter, TransferId, TransferState, TransferSummary,
 };
@@ -311,7 +311,9 @@ fn images(act: Name, counts: &Counts) -> u64 {
 fn name(chosen: &[TransferSummary]) -> String {
     let ids: BTreeSet<_> = chosen.iter().map(|transfer| transfer.id).collect();
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    ids.iter().for_each(|id| digest.update(id.to_string().as_bytes()));
-    let digest = digest.finish();
-    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    for id in ids {
+        digest.update(id.to_string().as_bytes());
+    }
+    // SHA-256 has 32 bytes, always.
+    Digest(digest.finish().as_ref().try_into().unwrap_or_default()).to_string()
 }

@@ -4,11 +4,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use gantry_store::dicom::StudyInstanceUid;
+use gantry_store::dicom::{SopInstanceUid, StudyInstanceUid};
 use gantry_store::facts::{ParcelId, Priority};
 use gantry_store::index::{
-    CountedSeries, DeliveryRow, IndexError, Problem as Obstacle, TransferDetail, TransferEvent,
-    TransferFilter, TransferId, TransferSeries, TransferState, TransferSummary,
+    CountedSeries, DeliveryRow, IndexError, Problem as Obstacle, Rejection, TransferDetail,
+    TransferEvent, TransferFilter, TransferId, TransferSeries, TransferState, TransferSummary,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use super::super::session::Person;
 use super::super::words::{Circumstances, Reader, sentence, since};
 use super::super::{App, WebState};
 use super::{Asked, Named, sets};
+use crate::config::RecallMeans;
+use crate::recall;
 
 /// The most transfers that one answer holds.
 const MOST: u32 = 1000;
@@ -34,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/transfers/{id}/pause", post(pause))
         .route("/api/v1/transfers/{id}/resume", post(resume))
         .route("/api/v1/transfers/{id}/priority", post(priority))
+        .route("/api/v1/transfers/{id}/recall", post(recall_one))
 }
 
 /// `GET /api/v1/transfers`: what is left out does not matter.
@@ -98,6 +101,8 @@ struct ObstacleView {
 struct Ask {
     reason: String,
     priority: Option<Priority>,
+    /// Of a recall, in the words of the standard.
+    rejection: Rejection,
 }
 
 /// What came of it.
@@ -211,12 +216,22 @@ async fn priority(
     person: Extension<Person>,
     body: Bytes,
 ) -> Result<Json<Changed>, Problem> {
-    let Ask { reason, priority } = ask(&body)?;
+    let Ask { reason, priority, .. } = ask(&body)?;
     let to = priority.ok_or_else(|| {
         Problem::bad_request("The body does not say which priority.")
             .hint(r#"Send {"priority": "emergency"}."#)
     })?;
     answer(app, id, person, Act::Raise { to, reason }).await
+}
+
+async fn recall_one(
+    app: State<App>,
+    id: Named<TransferId>,
+    person: Extension<Person>,
+    body: Bytes,
+) -> Result<Json<Changed>, Problem> {
+    let Ask { reason, rejection, .. } = ask(&body)?;
+    answer(app, id, person, Act::Recall { reason, rejection }).await
 }
 
 fn ask(body: &[u8]) -> Result<Ask, Problem> {
@@ -251,6 +266,8 @@ pub(in crate::web) enum Act {
     Resume { reason: String },
     /// Make it more urgent.
     Raise { to: Priority, reason: String },
+    /// Give it up, and ask the partner to reject what it got.
+    Recall { reason: String, rejection: Rejection },
 }
 
 /// Does it, and wakes whoever must know. Says how many deliveries moved.
@@ -268,8 +285,17 @@ pub(in crate::web) async fn act(
         Act::Pause { reason } => index.pause(id, who, reason, now).await,
         Act::Resume { reason } => index.resume(id, who, reason, now).await,
         Act::Raise { to, reason } => index.make_urgent(id, *to, who, reason, now).await,
+        Act::Recall { reason, rejection } => {
+            if reason.trim().is_empty() {
+                let detail =
+                    "Nothing was recalled: a reason is needed, for those who have the images.";
+                return Err(Problem::bad_request(detail).hint("Say why in a few words."));
+            }
+            let note = note_for(web, id).await?;
+            index.recall(id, who, reason, *rejection, note.as_ref(), now).await
+        }
     }?;
-    if !matches!(what, Act::Cancel { .. } | Act::Pause { .. })
+    if !matches!(what, Act::Cancel { .. } | Act::Pause { .. } | Act::Recall { .. })
         && let Some(detail) = index.transfer(id).await?
     {
         web.wake.work_for(&detail.transfer.partner, detail.transfer.priority);
@@ -281,6 +307,14 @@ pub(in crate::web) async fn act(
     Ok(changed)
 }
 
+/// The UID of the note of a recall, where the partner takes one.
+async fn note_for(web: &WebState, id: TransferId) -> Result<Option<SopInstanceUid>, Problem> {
+    let detail = web.index.transfer(id).await?.ok_or(IndexError::UnknownTransfer(id))?;
+    let partner = web.config.partner(&detail.transfer.partner);
+    let takes_notes = partner.is_some_and(|partner| partner.recall == RecallMeans::Iocm);
+    Ok(if takes_notes { recall::note_uid() } else { None })
+}
+
 impl Act {
     fn name(&self) -> &'static str {
         match self {
@@ -289,6 +323,7 @@ impl Act {
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
             Self::Raise { .. } => "raise priority",
+            Self::Recall { .. } => "recall",
         }
     }
 }

@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use axum::response::{Html, Redirect};
 use gantry_store::facts::{Priority, Purpose};
 use gantry_store::index::{
-    CountedSeries, Counts, EventKind, StudySummary, TransferDetail, TransferEvent, TransferId,
-    TransferSeries, TransferState, TransferSummary,
+    CountedSeries, Counts, EventKind, Rejection, StudySummary, TransferDetail, TransferEvent,
+    TransferId, TransferSeries, TransferState, TransferSummary,
 };
 use serde::Deserialize;
 
@@ -21,6 +21,7 @@ use super::super::words::{self, Circumstances, Moment, PatientNumber, Reader};
 use super::super::{App, WebState};
 use super::board::{Incomplete, incomplete};
 use super::{ErrorPage, fragment, page, tone};
+use crate::config::RecallMeans;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +52,8 @@ struct TransferPage {
     priority: &'static str,
     emergency: bool,
     stalled: bool,
+    /// Whether the partner takes notes of rejection.
+    iocm: bool,
     purpose: &'static str,
     route: String,
     tag: &'static str,
@@ -161,6 +164,7 @@ struct Can {
     pause: bool,
     resume: bool,
     raise: bool,
+    recall: bool,
 }
 
 pub(super) async fn transfer(
@@ -198,19 +202,23 @@ pub(super) async fn transfer(
 pub(super) struct Reason {
     #[serde(default)]
     reason: String,
+    /// Of a recall, in the words of the standard.
+    #[serde(default)]
+    rejection: Rejection,
 }
 
 pub(super) async fn act(
     State(app): State<App>,
     Path((id, act)): Path<(String, String)>,
     Extension(person): Extension<Person>,
-    Form(Reason { reason }): Form<Reason>,
+    Form(Reason { reason, rejection }): Form<Reason>,
 ) -> Result<Redirect, ErrorPage> {
     let unknown = || ErrorPage(Problem::not_found("There is no such transfer here."));
     let id: TransferId = id.parse().map_err(|_| unknown())?;
     let act = match act.as_str() {
         "retry" => Act::Retry { reason },
         "cancel" => Act::Cancel { reason },
+        "recall" => Act::Recall { reason, rejection },
         "pause" => Act::Pause { reason },
         "resume" => Act::Resume { reason },
         "emergency" => Act::Raise { to: Priority::Emergency, reason },
@@ -275,6 +283,7 @@ fn view(
         phone: at.partner.and_then(|partner| partner.phone.clone()),
         priority: priority(transfer.priority),
         emergency: transfer.priority == Priority::Emergency,
+        iocm: at.partner.is_some_and(|partner| partner.recall == RecallMeans::Iocm),
         stalled: web.alarms.stalled().contains(&transfer.id),
         purpose: purpose(transfer.purpose),
         route: transfer.route.clone(),
@@ -343,11 +352,18 @@ fn can(transfer: &TransferSummary, state: TransferState) -> Can {
     let unsent = counts.queued + counts.sending + counts.deferred + counts.failed;
     let open = transfer.cancelled.is_none() && unsent > 0;
     Can {
-        retry: counts.deferred + counts.failed + counts.cancelled > 0
-            || transfer.cancelled.is_some(),
+        retry: match &transfer.recalled {
+            // Only the note of it goes any more.
+            Some(recalled) if recalled.note.is_some() => counts.deferred + counts.failed > 0,
+            _ => {
+                counts.deferred + counts.failed + counts.cancelled > 0
+                    || transfer.cancelled.is_some()
+            }
+        },
         cancel: open,
         pause: open && transfer.paused.is_none() && state != TransferState::NeedsAction,
         resume: transfer.paused.is_some() && transfer.cancelled.is_none(),
+        recall: transfer.recalled.is_none(),
         raise: open && transfer.priority != Priority::Emergency,
     }
 }
@@ -425,6 +441,10 @@ fn entry(event: &TransferEvent, partner: &str, at: &Circumstances<'_>) -> Entry 
         }
         EventKind::Removed => {
             ("The images were removed from this gateway".to_owned(), reason(), None)
+        }
+        EventKind::Recalled => ("Recalled".to_owned(), reason(), None),
+        EventKind::RecallAccepted => {
+            (format!("{partner} accepted the note that the images are to be rejected"), None, None)
         }
         EventKind::Confirmed => {
             (format!("{partner} confirmed that it holds all images"), None, reason())
