@@ -40,7 +40,7 @@ pub async fn lists(config: &Config, partner: &Partner, claim: &Claim, at: &Where
     ];
     let patience = config.delivery.connect_timeout;
     let contexts = vec![(known(FIND), syntaxes)];
-    let Ok(mut association) = connect::connect(config, partner, contexts, patience).await else {
+    let Ok(mut association) = connect(config, partner, contexts, patience).await else {
         return false;
     };
     let Some(context) = association.context_of(FIND) else {
