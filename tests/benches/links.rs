@@ -190,16 +190,15 @@ async fn sending(board: &mut Board, job: &'static str, study: &Study, tls: bool)
     let folder = tempfile::tempdir().unwrap();
     study.write_to(folder.path()).unwrap();
     settle_the_disk();
-    let (program, options) = match tls {
-        false => (DCMSEND, vec!["+sd".to_owned(), "+r".to_owned()]),
-        true => {
-            let path = |path: &Path| path.display().to_string();
-            let identity = certificates.issue("pacs");
-            let mut options = vec!["+sd".to_owned(), "+r".to_owned(), "+tls".to_owned()];
-            options.extend([path(&identity.key), path(&identity.certificate)]);
-            options.extend(["+cf".to_owned(), path(&certificates.authority())]);
-            (STORESCU, options)
-        }
+    let mut options = vec!["+sd".to_owned(), "+r".to_owned()];
+    let program = if tls {
+        let path = |path: &Path| path.display().to_string();
+        let identity = certificates.issue("pacs");
+        options.extend(["+tls".to_owned(), path(&identity.key), path(&identity.certificate)]);
+        options.extend(["+cf".to_owned(), path(&certificates.authority())]);
+        STORESCU
+    } else {
+        DCMSEND
     };
     let took = dcmtk_sends(program, &options, partner.address(), folder.path()).await;
     board.note(job, program, study.len() as f64 / took);

@@ -84,7 +84,10 @@ impl Breadth {
 }
 
 fn class(bytes: u64) -> usize {
-    (4.0 * (bytes.max(1) as f64).log2()) as usize
+    let bytes = bytes.max(4);
+    let octave = bytes.ilog2();
+    // The two bits after the first.
+    4 * octave as usize + (bytes >> (octave - 2)) as usize % 4
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn next_try(
         .fill(&mut random)
         .map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
     let shortest = SHORTEST.min(longest / 2);
-    let wait = shortest + (longest - shortest).mul_f64(share);
+    let wait = shortest + longest.saturating_sub(shortest).mul_f64(share);
     now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_mins(10))
 }
 

@@ -36,7 +36,9 @@ impl Parcel {
         let states: Vec<_> = parts.iter().map(|(state, _)| *state).collect();
         let state = together(&states).filter(|_| parts.len() > 1)?;
         let mut counts = Counts::default();
-        parts.iter().for_each(|(_, part)| counts += part.counts);
+        for (_, part) in &parts {
+            counts += part.counts;
+        }
         let confirmed = parts.iter().map(|(_, part)| part.confirmed).sum();
         Some(Self { parts, state, counts, confirmed })
     }
