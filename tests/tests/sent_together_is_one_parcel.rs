@@ -2,16 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a panic is how a test fails
 
-use std::path::PathBuf;
-
 use gantry_tests::http::Ask;
 use gantry_tests::{Dcmtk, Gateway, digests, eventually};
 use sample_studies::{HeadCt, Study, encapsulated_pdf, small_objects, structured_report};
 use serde_json::Value;
-
-fn files(folder: &std::path::Path, study: &Study) -> Vec<PathBuf> {
-    study.write_to(folder).unwrap()
-}
 
 #[tokio::test]
 async fn a_study_with_its_report_and_letter_is_one_parcel_until_all_of_it_is_there() {
@@ -22,7 +16,9 @@ async fn a_study_with_its_report_and_letter_is_one_parcel_until_all_of_it_is_the
     let (report, letter, stranger) =
         (structured_report(7), encapsulated_pdf(7), small_objects(8, 3));
     let studies = [&head, &report, &letter, &stranger];
-    studies.iter().for_each(|study| drop(files(folder.path(), study)));
+    for study in studies {
+        study.write_to(folder.path()).unwrap();
+    }
 
     let path = folder.path().to_str().unwrap().to_owned();
     let sent = gateway.command(&["send", &path, "--to", "partner", "--emergency", "--json"]).await;
@@ -62,7 +58,9 @@ async fn a_study_with_its_report_and_letter_is_one_parcel_until_all_of_it_is_the
     assert!(shown.contains(&format!("All {images} images of 3 studies were accepted.")), "{shown}");
 
     let mut all = digests(&head);
-    studies[1..].iter().for_each(|study| all.extend(digests(study)));
+    for study in &studies[1..] {
+        all.extend(digests(study));
+    }
     partner.comes_to_hold(&all).await;
 
     // Rows that are made anew know it too, by the sealed headers.

@@ -79,7 +79,7 @@ impl Trusts {
     /// Makes the files of two in `folder` and starts them. `web` says on which ports pages would be nice to have; they are
     /// taken where free.
     pub(super) async fn two(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
-        let addresses = make_all(folder, &[&DISTRICT, &CENTRE])?;
+        let addresses = make_all(folder, [&DISTRICT, &CENTRE])?;
         let centre = format!(
             "{}{}",
             common(&CENTRE, addresses[1], free_address(web[1])?),
@@ -102,7 +102,7 @@ impl Trusts {
 
     /// The same with the heart centre, to which the district sends as well, and which it tries again soon.
     pub(super) async fn three(folder: &Path, web: [u16; 2]) -> Result<Self, Failure> {
-        let addresses = make_all(folder, &[&DISTRICT, &CENTRE, &HEART])?;
+        let addresses = make_all(folder, [&DISTRICT, &CENTRE, &HEART])?;
         let soon = "\n[delivery]\nretry-floor = \"1s\"\nretry-ceiling = \"4s\"\nemergency-retry-ceiling = \"2s\"\n";
         let receiving = |name, address, web| {
             common(name, address, web) + &partner(&DISTRICT, addresses[0], "send")
@@ -193,10 +193,10 @@ impl Apart {
 }
 
 /// Certificates and keys of each, and where it will listen. Each knows the certificates of all.
-fn make_all(folder: &Path, names: &[&Name]) -> Result<Vec<SocketAddr>, Failure> {
+fn make_all<const N: usize>(folder: &Path, names: [&Name; N]) -> Result<[SocketAddr; N], Failure> {
     let authority =
         Authority::new("Demonstration authority").map_err(|error| cannot_issue(&error))?;
-    for name in names {
+    for name in &names {
         make_files(&folder.join(name.short), name, &authority)?;
     }
     for (of, at) in names.iter().flat_map(|of| names.iter().map(move |at| (of, at))) {
@@ -204,7 +204,11 @@ fn make_all(folder: &Path, names: &[&Name]) -> Result<Vec<SocketAddr>, Failure> 
         let to = folder.join(at.short).join("tls").join(format!("{}.crt", of.short));
         std::fs::copy(from, &to).map_err(|error| Failure::of_file("write", &to, &error))?;
     }
-    names.iter().map(|_| free_address(0)).collect()
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    for address in &mut addresses {
+        *address = free_address(0)?;
+    }
+    Ok(addresses)
 }
 
 fn for_scanner() -> String {
