@@ -736,7 +736,7 @@ async fn fetch(db: &mut Db, ids: &[DeliveryId]) -> sqlx::Result<HashMap<Delivery
     for ids in ids.chunks(db::MOST) {
         let mut query = db.query(
             "SELECT d.*, t.ulid, t.paused_at, t.cancelled_at, i.object, \
-             CASE WHEN i.sop_instance = t.recall_note THEN 1 ELSE 0 END AS is_note FROM delivery d \
+             CAST(CASE WHEN i.sop_instance = t.recall_note THEN 1 ELSE 0 END AS BIGINT) AS is_note FROM delivery d \
              JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance WHERE d.id ",
         );
         query.push_in(ids.iter().map(|id| id.0));
