@@ -33,7 +33,7 @@ mod turn;
 mod waiting;
 mod words;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
@@ -584,6 +584,38 @@ impl Index {
                 .extend(unsure.into_iter().chain([mine]).filter(|b| !b.deliveries.is_empty()));
         }
         claimed
+    }
+
+    /// Gives back claims that were not begun. If the database does not say that it has them back, they are given back with
+    /// the next of these calls, or claims, as far as they are still held under the same lease.
+    pub async fn give_back(&self, claims: &[Claim], owner: &str) -> Result<(), IndexError> {
+        let mut batches: BTreeMap<Timestamp, Vec<DeliveryId>> = BTreeMap::new();
+        for claim in claims {
+            batches.entry(claim.lease_ends).or_default().push(claim.delivery);
+        }
+        let batch =
+            |(lease_ends, deliveries)| Unsure { deliveries, owner: owner.to_owned(), lease_ends };
+        self.unsure().extend(batches.into_iter().map(batch));
+        self.give_back_unsure(owner).await
+    }
+
+    /// Gives back what an owner holds without knowing it, after a commit whose answer was lost. Asks nothing of the database
+    /// where there is no such thing.
+    pub async fn give_back_unsure(&self, owner: &str) -> Result<(), IndexError> {
+        let unsure = self.take_unsure(owner);
+        if unsure.is_empty() {
+            return Ok(());
+        }
+        let given = writing!(self, "give back deliveries", Durability::Unsynced, |db| async {
+            for batch in &unsure {
+                outbox::give_back_unsure(&mut db, batch).await?;
+            }
+            Ok(())
+        });
+        if given.is_err() {
+            self.unsure().extend(unsure);
+        }
+        given
     }
 
     fn unsure(&self) -> MutexGuard<'_, Vec<Unsure>> {

@@ -223,8 +223,11 @@ async fn manifest(gateway: &Gateway) -> BTreeMap<String, Value> {
     for summary in gateway.api("/api/v1/studies").await.as_array().unwrap() {
         let uid = summary["study_instance_uid"].as_str().unwrap();
         let mut study = gateway.api(&format!("/api/v1/studies/{uid}")).await;
+        // Whether and when it was counted is not kept, but found out anew.
+        study.as_object_mut().unwrap().remove("completeness");
         for transfer in study["transfers"].as_array_mut().unwrap() {
             transfer.as_object_mut().unwrap().remove("id");
+            transfer["study"].as_object_mut().unwrap().remove("completeness");
         }
         manifest.insert(uid.to_owned(), study);
     }

@@ -22,6 +22,8 @@ async fn studies(gateway: &Gateway) -> BTreeMap<String, Value> {
         let uid = summary["study_instance_uid"].as_str().unwrap();
         let mut study = gateway.api(&format!("/api/v1/studies/{uid}")).await;
         study.as_object_mut().unwrap().remove("transfers");
+        // Whether it was counted, and when, is not kept, but found out anew.
+        study.as_object_mut().unwrap().remove("completeness");
         studies.insert(uid.to_owned(), study);
     }
     studies

@@ -83,6 +83,7 @@ mod tests {
             attempt: 1,
             deaths: 0,
             stored: true,
+            lease_ends: Timestamp::MAX,
             since: now - SignedDuration::from_secs(seconds),
         };
         let settings =

@@ -165,6 +165,8 @@ impl Worker {
 
     async fn try_claim(&self) -> Result<Option<(Vec<Claim>, InHand<'_>)>, IndexError> {
         let (index, partner) = (&self.shared.index, &self.team.partner().name);
+        // What a lost answer left in this node's name would show nobody that it waits.
+        index.give_back_unsure(&self.shared.owner).await?;
         let now = Timestamp::now();
         let Some(urgency) = index.most_urgent(partner, now).await? else { return Ok(None) };
         let not_mine = self.post == Post::Emergencies
@@ -196,9 +198,8 @@ impl Worker {
         if claims.is_empty() {
             return;
         }
-        let deliveries: Vec<_> = claims.iter().map(|claim| claim.delivery).collect();
-        if let Err(error) = self.shared.index.release(&deliveries).await {
-            // The lease gives them back in the end.
+        if let Err(error) = self.shared.index.give_back(claims, &self.shared.owner).await {
+            // That is done with the next look.
             tracing::error!(partner = self.team.partner().name, error = %chain(&error), "claims cannot be given back");
         }
         self.team.call().ring();

@@ -83,6 +83,7 @@ mod tests {
             attempt,
             deaths,
             stored: true,
+            lease_ends: Timestamp::MAX,
             since: Timestamp::UNIX_EPOCH,
         }
     }

@@ -267,6 +267,7 @@ mod tests {
             attempt: 1,
             deaths: 0,
             stored: false,
+            lease_ends: Timestamp::MAX,
             since: Timestamp::UNIX_EPOCH,
         }
     }

@@ -48,6 +48,8 @@ pub struct Claim {
     pub deaths: u32,
     /// Whether the object store has it; else it is in the spool.
     pub stored: bool,
+    /// Until when it is held.
+    pub lease_ends: Timestamp,
     /// Since when it waits: it had arrived and was ordered, or a person asked for it anew.
     pub since: Timestamp,
 }
@@ -127,7 +129,9 @@ pub(super) async fn claim(
     const JOINED: &str = " d JOIN transfer t ON t.id = d.transfer JOIN instance i ON i.id = d.instance \
                           ORDER BY d.priority, d.turn, d.id";
     promote(&mut *db, partner, limit.max(PROMOTED), now).await?;
-    let until = lease_end(now, lease).as_millisecond();
+    let lease_ends = lease_end(now, lease);
+    let until = lease_ends.as_millisecond();
+    let read_claim = |row: &Row| read_claim(row, lease_ends);
     let limit = i64::from(limit);
     let to_sending = |query: &mut Query| {
         query.push("UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = ");
@@ -786,7 +790,7 @@ pub(super) fn read(row: &Row) -> sqlx::Result<Delivery> {
     })
 }
 
-fn read_claim(row: &Row) -> sqlx::Result<Claim> {
+fn read_claim(row: &Row, lease_ends: Timestamp) -> sqlx::Result<Claim> {
     let retried_at: Option<i64> = row.try_get("retried_at")?;
     let since = moment(row, "received_at")?.max(moment(row, "created_at")?);
     Ok(Claim {
@@ -801,6 +805,7 @@ fn read_claim(row: &Row) -> sqlx::Result<Claim> {
         attempt: unsigned(row, "attempt")?,
         deaths: unsigned(row, "deaths")?,
         stored: flag(row, "stored")?,
+        lease_ends,
         since: retried_at.map(super::timestamp).transpose()?.map_or(since, |at| since.max(at)),
     })
 }
