@@ -86,6 +86,15 @@ struct Line {
     _place: Place,
 }
 
+/// An instance that is to go, in which encoding, and in which where the fewest bytes are best. Without the one there is not the
+/// other either: the partner takes nothing that it could be.
+#[derive(Clone)]
+struct Order {
+    claim: Claim,
+    plain: Option<Choice>,
+    small: Option<Choice>,
+}
+
 /// What is still to be done with a batch after one instance.
 enum Next {
     /// The next instance.
@@ -378,11 +387,11 @@ impl Worker {
 
     /// Sends a batch on an open association, and says what comes next and how many are dealt with.
     async fn send_on(&self, claims: &[Claim], line: &mut Line) -> (Next, usize) {
-        let pays = self.pays(claims).await;
-        let orders = self.orders(claims, &line.association, pays);
+        let orders = self.orders(claims, &line.association);
         let mut pieces = self.read_ahead(orders.clone());
-        for (position, (claim, choice)) in orders.iter().enumerate() {
-            if choice.is_none() {
+        for (position, order) in orders.iter().enumerate() {
+            let claim = &order.claim;
+            if order.plain.is_none() {
                 self.set_aside(claim, no_context(claim)).await;
                 continue;
             }
@@ -409,28 +418,14 @@ impl Worker {
         (Next::GoOn, orders.len())
     }
 
-    /// In which encoding each instance goes.
-    fn orders(
-        &self,
-        claims: &[Claim],
-        association: &Association,
-        pays: bool,
-    ) -> Vec<(Claim, Option<Choice>)> {
-        let choose = |claim: &Claim| {
+    /// In which encoding each instance may go.
+    fn orders(&self, claims: &[Claim], association: &Association) -> Vec<Order> {
+        let order = |claim: &Claim| {
             let takes = |syntax: &TransferSyntax| association.context_for(&claim.sop_class, syntax);
-            store_scu::choose(takes, claim, self.team.partner().compress, pays)
+            let choose = |pays| store_scu::choose(takes, claim, self.team.partner().compress, pays);
+            Order { claim: claim.clone(), plain: choose(false), small: choose(true) }
         };
-        claims.iter().map(|claim| (claim.clone(), choose(claim))).collect()
-    }
-
-    /// Whether a batch, which has one priority, is to be compressed.
-    async fn pays(&self, claims: &[Claim]) -> bool {
-        let Some(priority) = claims.first().map(|claim| claim.priority) else { return false };
-        let (team, shared) = (self.team.clone(), self.shared.clone());
-        // On a thread that may block, as the encoder may have to be measured.
-        let pays =
-            tokio::task::spawn_blocking(move || team.compresses(&shared.encoder, priority)).await;
-        pays.unwrap_or(false)
+        claims.iter().map(order).collect()
     }
 
     async fn something_more_urgent(&self, than: Priority) -> bool {
@@ -532,12 +527,14 @@ impl Worker {
 
     /// Reads the batch on a thread that may block, ahead of the network, and converts what must be converted. Ends early
     /// when nobody takes the pieces any more.
-    fn read_ahead(&self, orders: Vec<(Claim, Option<Choice>)>) -> mpsc::Receiver<Piece> {
+    fn read_ahead(&self, orders: Vec<Order>) -> mpsc::Receiver<Piece> {
         let (pieces, taken) = mpsc::channel(READ_AHEAD);
-        let shared = self.shared.clone();
+        let (shared, team) = (self.shared.clone(), self.team.clone());
         tokio::task::spawn_blocking(move || {
-            for (claim, choice) in orders {
-                let Some(choice) = choice else { continue };
+            for Order { claim, plain, small } in orders {
+                // As late as can be: what is known of the link has come from the instances before it.
+                let pays = plain != small && team.compresses(&shared.encoder, claim.priority);
+                let Some(choice) = (if pays { small } else { plain }) else { continue };
                 match read(&shared, &claim, &choice, &pieces) {
                     Ok(()) => {}
                     Err(Stop::NobodyListens) => return,
