@@ -68,6 +68,7 @@ fn targets() -> Vec<Target> {
         at_most(FORWARD, FIRST_AFTER_ACK, 50.0),
         at_most(FORWARD, LAST_BEHIND, 0.0),
         at_least(FORWARD, ORTHANC_WHOLE, 3.0, WHOLE),
+        at_least(FORWARD, SCRIPT_WHOLE, 1.25, WHOLE),
         at_least(FORWARD, WHOLE, 0.85, WHOLE_ON_POSTGRES), // both are times, so the slower one stands below
         at_most(MEMORY, MEMORY_1500, 96.0),
         at_most(MEMORY, MEMORY_CT, 80.0),
@@ -79,6 +80,7 @@ const LAST_BEHIND: &str =
     "gantry: last at the partner, beyond 0.3 s + 5 % after the last was received";
 const WHOLE: &str = "gantry: whole job";
 const WHOLE_ON_POSTGRES: &str = "gantry on PostgreSQL: whole job";
+const SCRIPT_WHOLE: &str = "storescp, then storescu of all of it: whole job";
 const ORTHANC_WHOLE: &str = "Orthanc, script per instance: whole job";
 const MEMORY_1500: &str = "gantry: one multi-frame instance of 1.5 GB, received and forwarded";
 const MEMORY_CT: &str = "gantry: 1,000 CT, received and forwarded";
@@ -126,6 +128,7 @@ async fn main() {
             forward(&mut board, &ct).await;
             forward_on_postgres(&mut board, &ct).await;
             forward_by_orthanc(&mut board, &ct).await;
+            forward_by_script(&mut board, &ct).await;
         }
         if runs(MEMORY) {
             multi_frame(&mut board).await;
@@ -309,6 +312,31 @@ async fn forwarding(setup: Setup) -> (Gateway, gantry_tests::Storescp) {
         .start()
         .await;
     (node, partner)
+}
+
+/// The same job by DCMTK, as a script would have it: one program receives, and at the end of the study another sends.
+async fn forward_by_script(board: &mut Board, instances: &Arc<Vec<Instance>>) {
+    let certificates = Arc::new(Certificates::new());
+    let (identity, own) = (certificates.issue("partner"), certificates.issue("gantry"));
+    let partner = Dcmtk::storescp("PARTNER")
+        .options(&["+B", "--fork"])
+        .tls(&certificates, &identity)
+        .start()
+        .await;
+    let receiver = Dcmtk::storescp_as_it_comes("GANTRY").start().await;
+    settle_the_disk();
+    let begun = Instant::now();
+    load(receiver.address(), instances, 1).await;
+    let mut command = tokio::process::Command::new("storescu");
+    command
+        .env("TCP_NODELAY", "1")
+        .args(["-aet", "GANTRY", "-aec", "PARTNER", "+sd", "+r", "+tls"]);
+    command.args([own.key, own.certificate]).arg("+cf").arg(certificates.authority());
+    command.args(["127.0.0.1", &partner.port().to_string()]).arg(receiver.received().as_ref());
+    let output = command.output().await.expect("DCMTK is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(partner.count(), instances.len());
+    board.note(FORWARD, SCRIPT_WHOLE, begun.elapsed().as_secs_f64() * 1000.0);
 }
 
 /// The same job by Orthanc, which sends each instance on when it has stored it.
