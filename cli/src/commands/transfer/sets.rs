@@ -88,6 +88,14 @@ impl Act {
         }
     }
 
+    /// "retry 3 transfers", of those.
+    fn with(self, concerned: &str) -> String {
+        match self {
+            Self::Urgent(to) => format!("raise {concerned} to {to}"),
+            _ => format!("{} {concerned}", self.name()),
+        }
+    }
+
     /// What a person is asked.
     fn question(self) -> &'static str {
         match self {
@@ -310,15 +318,15 @@ impl Set<'_> {
         if output.is_json() {
             output.json(counted)?;
         } else {
-            output.line(format_args!("would {} {concerned}", self.act.name()))?;
+            output.line(format_args!("would {}", self.act.with(concerned)))?;
         }
         Ok(Exit::Done)
     }
 
     fn agreed(&self, concerned: &str, output: Output) -> Result<(), Failure> {
-        let act = self.act.name();
         if !output.can_ask() {
-            let message = format!("nobody is here to be asked whether to {act} {concerned}");
+            let act = self.act.with(concerned);
+            let message = format!("nobody is here to be asked whether to {act}");
             return Err(Failure::new(Exit::Usage, message)
                 .hint("add --yes, or --dry-run to see only how many they are"));
         }
