@@ -16,7 +16,7 @@ const CRASHES: u64 = 12;
 /// Power cuts, unless `GANTRY_POWER_CUTS` asks for more.
 const POWER_CUTS: u64 = 4;
 /// Instances that may be with a worker, or whose receipt may not be written yet, when the node dies: each of a partner's
-/// five workers has one on the wire, and the recorder holds what was answered within its last few milliseconds.
+/// five workers has one on the wire, and the recorder holds up to 32 that were answered.
 const IN_FLIGHT: usize = 64;
 
 /// Sends in the background until all is sent or the node is gone; the instances that were acknowledged.

@@ -168,8 +168,8 @@ async fn sets_are_told_by_age_source_priority_and_name() {
     let dry = |arguments: &[&'static str]| [&["transfer"], arguments, &["--dry-run"]].concat();
 
     for (arguments, expected) in [
-        (dry(&["urgent", "--source", "ct"]), "would urgent 1 transfer with 2 images"),
-        (dry(&["urgent", "--all"]), "would urgent 4 transfers with 8 images"),
+        (dry(&["urgent", "--source", "ct"]), "would raise 1 transfer with 2 images to emergency"),
+        (dry(&["urgent", "--all"]), "would raise 4 transfers with 8 images to emergency"),
         (dry(&["pause", "--priority", "routine"]), "would pause 4 transfers with 8 images"),
         (dry(&["pause", "--priority", "emergency"]), "would pause 0 transfers with 0 images"),
         (dry(&["pause", "--older-than", "1h"]), "would pause 0 transfers"),

@@ -18,8 +18,12 @@ use crate::telemetry::chain;
 
 /// How many outcomes may wait. Workers wait when it is full: what they deliver could not be recorded.
 const QUEUE: usize = 1024;
-const BATCH: usize = 256;
-const GATHER: Duration = Duration::from_millis(10);
+/// So many are written at once, or what has come in so long: each batch costs a sync and a commit, which intake would rather
+/// have, and what is in it at a crash is sent again.
+const BATCH: usize = 32;
+const GATHER: Duration = Duration::from_millis(50);
+/// The most that are written at once, where they wait already.
+const MOST: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of one delivery.
@@ -47,7 +51,7 @@ pub async fn run(
     mut outcomes: mpsc::Receiver<Outcome>,
     wake: Arc<dyn Wake>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::with_capacity(MOST);
     while let Some(first) = outcomes.recv().await {
         batch.push(first);
         let deadline = Instant::now() + GATHER;
@@ -57,6 +61,11 @@ pub async fn run(
                 Ok(Some(outcome)) => batch.push(outcome),
                 Ok(None) | Err(_) => break,
             }
+        }
+        while batch.len() < MOST
+            && let Ok(outcome) = outcomes.try_recv()
+        {
+            batch.push(outcome);
         }
         note_accepted(&delivered, &batch).await;
         let settling: Vec<_> = batch
