@@ -182,7 +182,9 @@ async fn a_black_hole_is_found_out_and_left_as_soon_as_it_is_none() {
     gateway.delivered("bad", 5).await;
 
     // The associations are still open: what goes over them from here on goes nowhere.
-    far.black_hole().unwrap();
+    if let Err(why) = far.black_hole() {
+        return skip(NAME, &why);
+    }
     let study = ct_series(21, 10);
     send(&gateway, "BOTH", &study).await;
     all.extend(digests(&study));
