@@ -266,8 +266,9 @@ async fn a_clock_that_jumps_back_a_day_or_on_a_year_holds_nothing_up() {
     set("+0");
     let (mut absent, good) = (Dcmtk::storescp("BAD"), Dcmtk::storescp("GOOD").start().await);
     // Waits so long that hardly anything comes back by itself while this runs.
-    let delivery =
-        "retry-floor = \"10m\"\nretry-ceiling = \"10m\"\nemergency-retry-ceiling = \"10m\"";
+    // And what has waited for a year is given up, for a person to decide, unless it is told otherwise.
+    let delivery = "retry-floor = \"10m\"\nretry-ceiling = \"10m\"\nemergency-retry-ceiling = \"10m\"\n\
+                    give-up-after = \"never\"";
     let mut gateway = Setup::new()
         .source("pacs", "PACS")
         .delivery(delivery)
@@ -312,7 +313,7 @@ async fn a_clock_that_jumps_back_a_day_or_on_a_year_holds_nothing_up() {
     gateway.start().await;
     gateway.delivered("bad", 10).await;
 
-    // On: nothing that waits is given up or forgotten.
+    // On: nothing that waits is forgotten.
     absent.switch_off().await;
     let last = small_objects(42, 5);
     send(&gateway, "BOTH", &last).await;

@@ -101,7 +101,8 @@ pub struct Tcp(TcpStream);
 
 impl Tcp {
     /// After so long without a word from the peer's kernel there is no network between us: packets are dropped, or the
-    /// machine is off. A peer that is merely slow, or stopped, still acknowledges and answers probes.
+    /// machine is off. A peer that is merely slow still acknowledges and answers probes; only one that takes nothing of what is
+    /// under way for so long, as its window stays shut, is given up as well.
     pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 
     /// Takes over a connection, and turns our own Nagle's algorithm off. A dead network is found by what is not

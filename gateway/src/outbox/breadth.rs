@@ -12,6 +12,8 @@ use crate::config::Associations;
 
 /// Classes of length, a quarter of an octave each, as what is longer takes longer.
 const CLASSES: usize = 4 * 64;
+/// What goes there and back in less has no distance to fill, and more associations would only be in each other's way.
+const NEAR: Duration = Duration::from_millis(5);
 /// For how long it counts that something went so quickly: lines and partners change.
 const MEMORY: Duration = Duration::from_mins(10);
 
@@ -61,7 +63,7 @@ impl Breadth {
             }
         };
         // What began before the last change, or while fewer had work, says nothing of so many associations.
-        if begun < self.since || busy < self.wanted || took.is_zero() {
+        if begun < self.since || busy < self.wanted || took < NEAR {
             return false;
         }
         self.answers += 1;
