@@ -135,3 +135,32 @@ async fn what_decides_comes_before_the_thin_slices_although_the_scanner_sent_tho
     let before = last + 1 - first.len();
     assert!(before <= (LANES + 1) * 8, "{before} thin slices came before the last thick one");
 }
+
+#[tokio::test]
+async fn an_emergency_takes_no_notice_of_a_rate_that_holds_routine_back() {
+    let partner = Dcmtk::storescp("PARTNER").start().await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner("partner", "PARTNER", partner.port())
+        .and("rate = \"64KiB\"")
+        .route("ROUTINE", &["partner"], "routine")
+        .route("EMERGENCY", &["partner"], "emergency")
+        .start()
+        .await;
+    let (routine, emergency) =
+        (sample_studies::ct_series(60, 12), sample_studies::ct_series(61, 12));
+    send(&gateway, "ROUTINE", &routine).await;
+    send(&gateway, "EMERGENCY", &emergency).await;
+
+    // At the rate it would take a minute and a half.
+    let of = async |priority: &str| {
+        let address = format!("/api/v1/transfers?priority={priority}");
+        gateway.api(&address).await[0]["counts"]["delivered"].as_u64()
+    };
+    eventually("the emergency to be there", async || {
+        (of("emergency").await == Some(12)).then_some(())
+    })
+    .await;
+    let sent = of("routine").await.unwrap_or_default();
+    assert!(sent < 12, "the rate held nothing back");
+}
