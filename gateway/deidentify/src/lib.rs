@@ -1,0 +1,12 @@
+//! De-identification (PS3.15 Annex E): bytes in, bytes out, and a log of what was done to which attribute and why.
+//!
+//! A crate of its own below the gateway, because it needs no network, no database and no runtime: the node's data path,
+//! the command line on a folder of files, and the tests call the same functions. Everything that touches foreign bytes
+//! goes through the scanner of [`gantry_store::dicom::scanner`] first.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+pub mod data_set;
