@@ -10,3 +10,6 @@
 )]
 
 pub mod data_set;
+pub mod keys;
+pub mod table;
+pub mod values;
