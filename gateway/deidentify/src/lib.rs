@@ -11,5 +11,6 @@
 
 pub mod data_set;
 pub mod keys;
+pub mod profile;
 pub mod table;
 pub mod values;

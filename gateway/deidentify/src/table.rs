@@ -170,7 +170,7 @@ impl ProfileOption {
     ];
 
     /// All of them.
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
         Self::ROWS.iter().map(|row| row.0)
     }
 
@@ -520,7 +520,8 @@ mod tests {
         assert_eq!(TABLE.private.actions.options.len(), 1);
         assert_eq!(TYPES.classes.len(), 179);
         let told = TYPES.by_tag.values().flat_map(|types| types.iter());
-        assert_eq!(told.filter(|letter| **letter != b'.').count(), 21_799);
+        // The 25 of 60xx,3000 are not asked for: overlays go as a whole.
+        assert_eq!(told.filter(|letter| **letter != b'.').count(), 21_799 - 25);
         assert_eq!(SAFE.len(), 479);
         assert_eq!(CONCEPTS.len(), 214);
     }
