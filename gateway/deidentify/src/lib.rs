@@ -13,4 +13,5 @@ pub mod data_set;
 pub mod keys;
 pub mod profile;
 pub mod table;
+pub mod text;
 pub mod values;
