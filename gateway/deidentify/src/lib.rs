@@ -10,8 +10,10 @@
 )]
 
 pub mod data_set;
+pub mod decide;
 pub mod keys;
 pub mod profile;
+pub mod subject;
 pub mod table;
 pub mod text;
 pub mod values;
