@@ -122,6 +122,25 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// Whether the n-th rule holds for this object.
+    pub fn holds(&self, rule: usize) -> bool {
+        self.holding.get(rule).copied().unwrap_or(false)
+    }
+
+    /// What a rule says, if one has something to say.
+    pub fn rule(&self, place: Place<'_>) -> Option<Decision> {
+        if STRUCTURE.contains(&place.tag) {
+            return None;
+        }
+        let (at, rule) = self.profile.rule_for(self.holding, place)?;
+        let needed = self.needed(place);
+        let (code, action) = match &rule.action {
+            RuleAction::Code(code) => (*code, Action::Code(resolve(*code, needed))),
+            other => (Code::C, Action::Rule(other.clone())),
+        };
+        Some(Decision { origin: Origin::Rule(at), code, needed, action })
+    }
+
     /// What is to be done with a standard attribute; its VR is the dictionary's.
     pub fn decide(&self, place: Place<'_>) -> Decision {
         let tag = place.tag;
@@ -134,16 +153,10 @@ impl<'a> Decider<'a> {
         if is_overlay(tag) {
             return Decision::new(Origin::Overlay, Code::X, Some(Type::Three));
         }
-        let needed = self.needed(place);
-        if !STRUCTURE.contains(&tag)
-            && let Some((at, rule)) = self.profile.rule_for(self.holding, place)
-        {
-            let (code, action) = match &rule.action {
-                RuleAction::Code(code) => (*code, Action::Code(resolve(*code, needed))),
-                other => (Code::C, Action::Rule(other.clone())),
-            };
-            return Decision { origin: Origin::Rule(at), code, needed, action };
+        if let Some(decision) = self.rule(place) {
+            return decision;
         }
+        let needed = self.needed(place);
         let options = self.profile.options;
         if let Some(row) = table::row(tag) {
             let (code, option) = row.actions.under(options);

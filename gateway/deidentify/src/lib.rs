@@ -11,9 +11,12 @@
 
 pub mod data_set;
 pub mod decide;
+pub mod engine;
 pub mod keys;
 pub mod profile;
+pub mod source;
 pub mod subject;
 pub mod table;
 pub mod text;
 pub mod values;
+pub mod verify;

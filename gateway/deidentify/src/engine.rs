@@ -1,0 +1,571 @@
+//! Makes the de-identified data set: walks the tree once, does what was decided for each attribute, and keeps a log of it.
+//!
+//! The same object, key and profile give the same data set, so an object that is sent again is the same again. Whatever
+//! cannot be done as decided stops the object: it is set aside with the reason, and nothing of it leaves. Values that went
+//! are handed on to `verify`, which searches for them in what was written.
+//!
+//! Pixel data is not looked at here; see `pixels`.
+
+mod private;
+mod structured;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
+use gantry_store::dicom::{TransferSyntax, text as character_sets};
+use thiserror::Error;
+
+use crate::data_set::{
+    self, DataSet, DataSetError, Element, Form, Parsed, PixelData, Value, dictionary_vr,
+};
+use crate::decide::{Action, Decider, Decision, Origin};
+use crate::keys::ProjectKey;
+use crate::profile::{ClassPolicy, Missing, Place, Profile, RuleAction};
+use crate::subject;
+use crate::table::{BASIC_PROFILE, Code, EDITION, ProfileOption, Type};
+use crate::text::Identifiers;
+use crate::values::{Values, parse_date};
+use crate::verify::Cache;
+
+/// Whether objects of one patient can be told to belong together afterwards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Linkage {
+    /// All of the project: one patient has one pseudonym in it, and who holds the key can say whose it is.
+    Project,
+    /// Those of one study: what links two studies of a patient is gone.
+    Study,
+}
+
+/// De-identifies objects by one profile under one key.
+#[derive(Clone, Debug)]
+pub struct Deidentifier {
+    profile: Profile,
+    key: ProjectKey,
+    linkage: Linkage,
+    project: Values,
+    /// One for each rule.
+    all_rules: Vec<bool>,
+    cache: Arc<Cache>,
+}
+
+/// Why an object is set aside. It names attributes and kinds, never a value.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum SetAside {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] DataSetError),
+    /// It does not say what it is.
+    #[error("{} is missing or is no UID", crate::profile::keyword(*.0))]
+    Unnamed(Tag),
+    /// The profile lets no object of its kind out.
+    #[error("the profile lets no object of class {0} out")]
+    Class(String),
+    /// Its IOD is not known, so nobody can say what it needs.
+    #[error("objects of class {0} are not known here, and the profile lets none out that is not")]
+    UnknownClass(String),
+    /// It does not say whose it is.
+    #[error("it has no Patient ID, so it cannot be given a pseudonym")]
+    NoSubject,
+    /// A rule of the profile says so.
+    #[error("rule \"{0}\" of the profile sets it aside")]
+    Rule(String),
+    /// An attribute that must stay has a value that is none.
+    #[error("{} has a value that its value representation does not have", crate::profile::keyword(*.0))]
+    Invalid(Tag),
+}
+
+/// What became of one attribute.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The sequences around it, outermost first.
+    pub path: Arc<[Tag]>,
+    /// The attribute.
+    pub tag: Tag,
+    /// Its value representation.
+    pub vr: VR,
+    /// What was decided.
+    pub decision: Decision,
+    /// What was done.
+    pub done: Done,
+}
+
+/// What was done with an attribute.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Done {
+    /// It is gone.
+    Removed,
+    /// It has no value any more.
+    Emptied,
+    /// It has a value that tells nothing.
+    Dummy,
+    /// It is as it was; of a sequence, its items were walked.
+    Kept,
+    /// What might tell who somebody is went out of it.
+    Cleaned,
+    /// Its UIDs were replaced.
+    Uid,
+    /// It has the subject's pseudonym, or a label made of what was there.
+    Pseudonym,
+    /// Its date moved.
+    Moved,
+    /// A rule gave it its value.
+    Set,
+}
+
+impl Done {
+    /// All of them, in the order of reports.
+    pub const ALL: [Self; 9] = [
+        Self::Removed,
+        Self::Emptied,
+        Self::Dummy,
+        Self::Cleaned,
+        Self::Uid,
+        Self::Pseudonym,
+        Self::Moved,
+        Self::Set,
+        Self::Kept,
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Emptied => "emptied",
+            Self::Dummy => "dummy",
+            Self::Kept => "kept",
+            Self::Cleaned => "cleaned",
+            Self::Uid => "new UID",
+            Self::Pseudonym => "pseudonym",
+            Self::Moved => "moved",
+            Self::Set => "set",
+        }
+    }
+}
+
+/// A value that is not in the result any more, as it was. It is patient data.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Lost {
+    /// The attribute that had it.
+    pub tag: Tag,
+    /// Its value representation.
+    pub vr: VR,
+    /// The bytes, without padding.
+    pub bytes: Vec<u8>,
+    /// The same in characters.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lost({})", self.tag)
+    }
+}
+
+/// A de-identified data set, with what is known of how it was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// All but the top-level pixel data.
+    pub data_set: DataSet,
+    /// How its elements are written.
+    pub form: Form,
+    /// Where the pixel data lie in what was read.
+    pub pixel_data: Option<PixelData>,
+    /// SOP Class UID (0008,0016).
+    pub sop_class: String,
+    /// SOP Instance UID (0008,0018) of what was read, and of the result.
+    pub sop_instance: (String, String),
+    /// Study Instance UID (0020,000D) of what was read, and of the result.
+    pub study: (String, String),
+    /// The patient's pseudonym in the result.
+    pub pseudonym: String,
+    /// What became of each attribute, in their order.
+    pub steps: Vec<Step>,
+    /// What is not in the result any more.
+    pub lost: Vec<Lost>,
+    /// Top-level elements as they were that are not in the result as they were, for reversing.
+    pub originals: DataSet,
+}
+
+impl Deidentifier {
+    /// By this profile under this key.
+    pub fn new(profile: Profile, key: ProjectKey, linkage: Linkage) -> Self {
+        let project = Values::new(&key);
+        let all_rules = vec![true; profile.rules.len()];
+        Self { profile, key, linkage, project, all_rules, cache: Arc::default() }
+    }
+
+    pub(crate) fn all_rules(&self) -> &[bool] {
+        &self.all_rules
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What names the key in reports.
+    pub fn key_fingerprint(&self) -> String {
+        self.key.fingerprint()
+    }
+
+    /// Whether objects can be told to belong together beyond a study.
+    pub fn linkage(&self) -> Linkage {
+        self.linkage
+    }
+
+    /// The key itself, for what is sealed with it.
+    pub fn key(&self) -> &ProjectKey {
+        &self.key
+    }
+
+    /// The UID that takes the place of one in objects of this study, for whoever asks a receiver about what was sent.
+    pub fn uid(&self, study_instance_uid: &str, uid: &str) -> String {
+        if self.profile.options.has(ProfileOption::RetainUids) {
+            return uid.to_owned();
+        }
+        match self.linkage {
+            Linkage::Project => self.project.uid(uid),
+            Linkage::Study => Values::new(&self.key.of_study(study_instance_uid)).uid(uid),
+        }
+    }
+
+    /// De-identifies all of an object but its pixel data.
+    pub fn make(&self, parsed: Parsed) -> Result<Made, SetAside> {
+        let Parsed { data_set, pixel_data, form, .. } = parsed;
+        let uid = |tag| {
+            let text = data_set.text(tag).map(|text| text.trim_end_matches('\0').to_owned());
+            let is_uid = |text: &String| {
+                !text.is_empty()
+                    && text.len() <= 64
+                    && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+            };
+            text.filter(is_uid).ok_or(SetAside::Unnamed(tag))
+        };
+        let (sop_class, sop_instance) = (uid(tags::SOP_CLASS_UID)?, uid(tags::SOP_INSTANCE_UID)?);
+        let (study, _series) = (uid(tags::STUDY_INSTANCE_UID)?, uid(tags::SERIES_INSTANCE_UID)?);
+        let policy = self.profile.class(&sop_class);
+        if policy == ClassPolicy::Reject {
+            let known = crate::table::KnownClass::of(&sop_class).is_some();
+            return Err(if known {
+                SetAside::Class(sop_class)
+            } else {
+                SetAside::UnknownClass(sop_class)
+            });
+        }
+        let holds = |rule: &crate::profile::Rule| {
+            rule.when.as_ref().is_none_or(|condition| condition.holds(&data_set))
+        };
+        let holding: Vec<bool> = self.profile.rules.iter().map(holds).collect();
+        let rejecting = self.profile.rules.iter().zip(&holding).find(|(rule, holds)| {
+            **holds && rule.select.is_empty() && rule.action == RuleAction::Reject
+        });
+        if let Some((rule, _)) = rejecting {
+            return Err(SetAside::Rule(rule.id.clone()));
+        }
+        let subject = match (subject::of(&data_set), self.profile.subject.missing) {
+            (Some(subject), _) => subject,
+            (None, Missing::PerStudy) => format!("study:{study}"),
+            (None, Missing::Reject) => return Err(SetAside::NoSubject),
+        };
+        let values = match self.linkage {
+            Linkage::Project => self.project.clone(),
+            Linkage::Study => Values::new(&self.key.of_study(&study)),
+        };
+        let subject_profile = &self.profile.subject;
+        let pseudonym = values.pseudonym(&subject, &subject_profile.prefix, subject_profile.length);
+        let shift = values.shift(&subject, self.profile.dates.shift_days);
+        let mut people = Identifiers::default();
+        collect_people(&data_set, &mut people);
+        let originals = data_set.clone();
+        let mut pass = Pass {
+            profile: &self.profile,
+            decider: Decider::new(&self.profile, &sop_class, &holding),
+            values,
+            pseudonym: pseudonym.clone(),
+            patient_id: data_set.bytes(tags::PATIENT_ID).unwrap_or_default().to_vec(),
+            shift,
+            study_year: data_set
+                .text(tags::STUDY_DATE)
+                .and_then(|date| parse_date(&date))
+                .map(jiff::civil::Date::year),
+            people,
+            policy,
+            path: Vec::new(),
+            shared_path: Arc::from([]),
+            steps: Vec::with_capacity(data_set.elements.len()),
+            lost: Vec::new(),
+        };
+        let mut made = pass.data_set(data_set, &[])?;
+        pass.set(&mut made);
+        let Pass { steps, lost, .. } = pass;
+        self.mark(&mut made);
+        let new_instance = made.text(tags::SOP_INSTANCE_UID).unwrap_or_default();
+        let new_study = made.text(tags::STUDY_INSTANCE_UID).unwrap_or_default();
+        let changed = originals.elements.into_iter().filter(|original| {
+            original.tag.group() % 2 == 0 && made.get(original.tag) != Some(original)
+        });
+        Ok(Made {
+            originals: DataSet { elements: changed.collect() },
+            data_set: made,
+            form,
+            pixel_data,
+            sop_class,
+            sop_instance: (sop_instance, trimmed(&new_instance)),
+            study: (study, trimmed(&new_study)),
+            pseudonym,
+            steps,
+            lost,
+        })
+    }
+
+    /// What says that it was done, and how (PS3.15 E.1.1, E.2).
+    fn mark(&self, made: &mut DataSet) {
+        let options = self.profile.options;
+        made.put(Element::new(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES"));
+        let own = [
+            concat!("Gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
+            format!("PS3.15 {EDITION}"),
+            self.profile.reference(),
+        ];
+        let earlier = made.bytes(tags::DEIDENTIFICATION_METHOD).unwrap_or_default();
+        let earlier = String::from_utf8_lossy(earlier).into_owned();
+        let mut methods: Vec<&str> =
+            earlier.split('\\').filter(|method| !method.is_empty()).collect();
+        methods.retain(|method| !own.iter().any(|it| it == method));
+        methods.extend(own.iter().map(String::as_str));
+        made.put(Element::new(tags::DEIDENTIFICATION_METHOD, VR::LO, methods.join("\\")));
+        let codes = std::iter::once(BASIC_PROFILE).chain(
+            options
+                .iter()
+                .filter(|option| *option != ProfileOption::CleanPixelData)
+                .map(|option| (option.code(), option.meaning())),
+        );
+        let items = codes.map(|(value, meaning)| code_item(value, meaning)).collect();
+        made.put(Element::sequence(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE, items));
+        let dates = if options.has(ProfileOption::RetainLongFullDates) {
+            "UNMODIFIED"
+        } else if options.has(ProfileOption::RetainLongModifiedDates) {
+            "MODIFIED"
+        } else {
+            "REMOVED"
+        };
+        made.put(Element::new(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, VR::CS, dates));
+    }
+}
+
+/// Says in the result that its pixels were cleaned (PS3.15 E.3.1): for the caller, once they were.
+pub fn mark_pixels_cleaned(made: &mut DataSet) {
+    made.put(Element::new(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"));
+    let option = ProfileOption::CleanPixelData;
+    let mut items = made.items(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE).to_vec();
+    items.push(code_item(option.code(), option.meaning()));
+    made.put(Element::sequence(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE, items));
+}
+
+/// An item of a code sequence (PS3.3 8.8).
+fn code_item(value: &str, meaning: &str) -> DataSet {
+    let mut item = DataSet::default();
+    item.put(Element::new(tags::CODE_VALUE, VR::SH, value));
+    item.put(Element::new(tags::CODING_SCHEME_DESIGNATOR, VR::SH, "DCM"));
+    item.put(Element::new(tags::CODE_MEANING, VR::LO, meaning));
+    item
+}
+
+fn trimmed(uid: &str) -> String {
+    uid.trim_end_matches('\0').to_owned()
+}
+
+/// Names and identifiers of everybody in the object, at any depth.
+fn collect_people(data_set: &DataSet, people: &mut Identifiers) {
+    let set = data_set.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or_default();
+    for element in &data_set.elements {
+        match &element.value {
+            Value::Items(items) => items.iter().for_each(|item| collect_people(item, people)),
+            Value::Bytes(bytes) if element.vr == VR::PN || dictionary_vr(element.tag) == VR::PN => {
+                people.add(&character_sets::decode(set, bytes));
+            }
+            Value::Bytes(bytes) if names_somebody(element.tag) => {
+                people.add(&character_sets::decode(set, bytes));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Identifiers that descriptions are known to repeat.
+fn names_somebody(tag: Tag) -> bool {
+    matches!(
+        tag,
+        tags::PATIENT_ID
+            | tags::ACCESSION_NUMBER
+            | tags::STUDY_ID
+            | tags::PATIENT_ADDRESS
+            | tags::REQUESTED_PROCEDURE_ID
+            | tags::SCHEDULED_PROCEDURE_STEP_ID
+    )
+}
+
+/// One object on its way through.
+struct Pass<'a> {
+    profile: &'a Profile,
+    decider: Decider<'a>,
+    values: Values,
+    pseudonym: String,
+    /// The patient's own identifier, as it was: nested ones that are the same get the same pseudonym.
+    patient_id: Vec<u8>,
+    shift: i32,
+    /// Of Study Date, as it was.
+    study_year: Option<i16>,
+    people: Identifiers,
+    policy: ClassPolicy,
+    path: Vec<Tag>,
+    shared_path: Arc<[Tag]>,
+    steps: Vec<Step>,
+    lost: Vec<Lost>,
+}
+
+impl Pass<'_> {
+    /// Walks a data set or an item. `outer`: the character set around it.
+    fn data_set(&mut self, original: DataSet, outer: &[u8]) -> Result<DataSet, SetAside> {
+        let own = original.bytes(tags::SPECIFIC_CHARACTER_SET).map(<[u8]>::to_vec);
+        let set = own.as_deref().unwrap_or(outer);
+        let blocks = private::Blocks::of(&original, self.profile);
+        let mut made = DataSet { elements: Vec::with_capacity(original.elements.len()) };
+        for element in original.elements {
+            let kept = if element.tag.group() % 2 == 1 {
+                self.private(element, &blocks, set)?
+            } else {
+                self.standard(element, set)?
+            };
+            made.elements.extend(kept);
+        }
+        blocks.keep_creators(&mut made);
+        Ok(made)
+    }
+
+    fn standard(&mut self, mut element: Element, set: &[u8]) -> Result<Option<Element>, SetAside> {
+        let known = dictionary_vr(element.tag);
+        if known != VR::UN {
+            value::in_its_representation(&mut element, known);
+        }
+        let place = Place { path: &self.path, tag: element.tag, vr: element.vr, creator: None };
+        let mut decision = self.decider.decide(place);
+        if element.tag == tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE
+            && !self.profile.private.declared
+        {
+            // It describes what is gone, in words of its writer.
+            decision = Decision::new(Origin::Private, Code::X, Some(Type::Three));
+        }
+        self.act(element, decision, set)
+    }
+
+    /// Does what was decided.
+    fn act(
+        &mut self,
+        element: Element,
+        decision: Decision,
+        set: &[u8],
+    ) -> Result<Option<Element>, SetAside> {
+        let (tag, vr) = (element.tag, element.vr);
+        let (made, done) = match &decision.action {
+            Action::Code(Code::X) => {
+                self.lose(&element, set);
+                (None, Done::Removed)
+            }
+            Action::Code(Code::K) => self.keep(element, &decision, set)?,
+            Action::Code(Code::C) => self.clean(element, &decision, set)?,
+            Action::Code(Code::U) => self.new_uids(element, set)?,
+            Action::Code(Code::Z) => self.empty(element, set)?,
+            Action::Code(_) => self.dummy(element, set)?,
+            Action::Rule(rule) => self.by_rule(element, &rule.clone(), &decision, set)?,
+        };
+        let path = Arc::clone(&self.shared_path);
+        self.steps.push(Step { path, tag, vr, decision, done });
+        Ok(made)
+    }
+
+    /// Walks the items of a sequence.
+    fn items(
+        &mut self,
+        tag: Tag,
+        items: Vec<DataSet>,
+        set: &[u8],
+    ) -> Result<Vec<DataSet>, SetAside> {
+        self.inside(tag, |pass| items.into_iter().map(|item| pass.data_set(item, set)).collect())
+    }
+
+    /// Does something one level deeper.
+    fn inside<T>(&mut self, tag: Tag, act: impl FnOnce(&mut Self) -> T) -> T {
+        let around = Arc::clone(&self.shared_path);
+        self.path.push(tag);
+        self.shared_path = Arc::from(self.path.as_slice());
+        let result = act(self);
+        self.path.pop();
+        self.shared_path = around;
+        result
+    }
+
+    /// Notes values that will not be in the result.
+    fn lose(&mut self, element: &Element, set: &[u8]) {
+        match &element.value {
+            Value::Items(items) => {
+                for item in items {
+                    let own = item.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or(set);
+                    item.elements.iter().for_each(|element| self.lose(element, own));
+                }
+            }
+            Value::Bytes(_) => {
+                let Some(bytes) = element.bytes().filter(|bytes| !bytes.is_empty()) else { return };
+                if data_set::is_text(element.vr) && bytes.len() <= 10_240 {
+                    let text = character_sets::decode(set, bytes);
+                    let (tag, vr, bytes) = (element.tag, element.vr, bytes.to_vec());
+                    self.lost.push(Lost { tag, vr, bytes, text });
+                }
+            }
+            Value::Fragments(_) => {}
+        }
+    }
+
+    /// What rules set whether it was there or not.
+    fn set(&mut self, made: &mut DataSet) {
+        for (at, rule) in self.profile.rules.iter().enumerate() {
+            let RuleAction::Set(text) = &rule.action else { continue };
+            for selector in &rule.select {
+                if let crate::profile::Selector::Tag(tag) = selector
+                    && made.get(*tag).is_none()
+                    && self.decider.holds(at)
+                {
+                    let vr = dictionary_vr(*tag);
+                    made.put(Element::new(*tag, vr, text.as_bytes()));
+                    let decision = Decision {
+                        origin: Origin::Rule(at),
+                        code: Code::C,
+                        needed: None,
+                        action: Action::Rule(rule.action.clone()),
+                    };
+                    let path = Arc::clone(&self.shared_path);
+                    self.steps.push(Step { path, tag: *tag, vr, decision, done: Done::Set });
+                }
+            }
+        }
+    }
+}
+
+/// De-identifies all but the pixel data of a data set that is whole in memory.
+pub fn make(
+    deidentifier: &Deidentifier,
+    syntax: &TransferSyntax,
+    bytes: &[u8],
+) -> Result<Made, SetAside> {
+    deidentifier.make(data_set::read(syntax, bytes)?)
+}

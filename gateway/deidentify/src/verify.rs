@@ -1,0 +1,356 @@
+//! Looks at what was written, before it may leave: another path through other code than the one that made it.
+//!
+//! The written bytes go through the scanner again. Every value is searched for what went: names whole, in parts and in other
+//! orders, identifiers, dates as people and machines write them, UIDs, in every encoding that a text may have. Each
+//! attribute is judged by the profile anew: nothing that it removes is there, no UID is a foreign one, no private attribute is
+//! one that nobody knows; what an object must have it has. Pixel data is compared with what was received, byte for byte.
+//!
+//! It fails closed: one finding sets the object aside. A finding names places and attributes, never the value. What is not
+//! looked at is told by [`NOT_CHECKED`].
+
+mod needles;
+
+pub(crate) use needles::Cache;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
+use gantry_store::dicom::TransferSyntax;
+use gantry_store::dicom::scanner::{Budget, Event, Scan, ScanError, Scanner, Visitor};
+
+use self::needles::Needles;
+use crate::data_set::dictionary_vr;
+use crate::decide::{Action, Decider};
+use crate::engine::{Deidentifier, Done, Made};
+use crate::profile::{Place, Profile, keyword};
+use crate::table::{self, Code, ProfileOption, Type};
+use crate::text;
+
+/// What no verification here looks at, for reports.
+pub const NOT_CHECKED: [&str; 6] = [
+    "texts among the bytes of pixel data that are shorter than 8 characters or not ASCII",
+    "whether pixels show text, where no OCR ran",
+    "whether a face can be recognised in a volume of the head",
+    "names of people that stand in no attribute of the object",
+    "spellings of a name that differ by more than order, case and apostrophes",
+    "what a combination of kept values (age, sex, dates, rare findings) tells to who knows the patient",
+];
+
+/// As much as a text among pixels may lie across two pieces.
+const OVERLAP: usize = 256;
+
+/// What is wrong with what was written. It names places, never values.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Finding {
+    /// A value that went is there again.
+    Residual {
+        /// The attribute that had it.
+        of: Tag,
+        /// The attribute that has it.
+        at: Tag,
+    },
+    /// The profile removes this attribute, and it is there.
+    Kept(Tag),
+    /// A UID that is neither one of ours nor one that the standard registers.
+    ForeignUid(Tag),
+    /// An object of this class must have this attribute with a value, and does not.
+    Missing(Tag),
+    /// A mark of de-identification is missing or says something else.
+    Mark(Tag),
+    /// The SOP Instance UID is the one that was received.
+    SameInstance,
+    /// Pixel data is not what was received, where nothing was to be changed.
+    Pixels,
+    /// What was written does not pass the scanner.
+    Damaged(ScanError),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Residual { of, at } => {
+                write!(f, "what {} held stands in {}", keyword(*of), keyword(*at))
+            }
+            Self::Kept(tag) => write!(f, "{} is still there", keyword(*tag)),
+            Self::ForeignUid(tag) => {
+                write!(f, "{} holds a UID that was not replaced", keyword(*tag))
+            }
+            Self::Missing(tag) => write!(f, "{} is needed and has no value", keyword(*tag)),
+            Self::Mark(tag) => write!(f, "{} does not say what was done", keyword(*tag)),
+            Self::SameInstance => f.write_str("the SOP Instance UID was not replaced"),
+            Self::Pixels => f.write_str("pixel data changed where nothing was to be changed"),
+            Self::Damaged(error) => write!(f, "what was written is damaged: {error}"),
+        }
+    }
+}
+
+/// Watches what was written while it passes.
+pub struct Verifier<'a> {
+    scanner: Scanner<Watch<'a>>,
+    made: &'a Made,
+}
+
+impl<'a> Verifier<'a> {
+    /// For one object, written in this transfer syntax.
+    pub fn new(deidentifier: &'a Deidentifier, made: &'a Made, syntax: &TransferSyntax) -> Self {
+        let profile = deidentifier.profile();
+        let watch = Watch {
+            profile,
+            made,
+            decider: Decider::new(profile, &made.sop_class, deidentifier.all_rules()),
+            needles: Needles::of(&made.lost, deidentifier.cache()),
+            path: Vec::new(),
+            creators: vec![Vec::new()],
+            element: None,
+            value: Vec::new(),
+            pixels: None,
+            tail: Vec::new(),
+            valued: HashSet::new(),
+            findings: Vec::new(),
+        };
+        Self { scanner: Scanner::with_visitor(syntax, Budget::default(), watch), made }
+    }
+
+    /// Takes the next written bytes.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
+        self.scanner.feed(bytes)
+    }
+
+    /// The end: what was found, and, if that is nothing, length and digest of what was written.
+    pub fn finish(self) -> Result<Scan, Vec<Finding>> {
+        let made = self.made;
+        let (scan, watch) =
+            self.scanner.finish_visit().map_err(|error| vec![Finding::Damaged(error)])?;
+        let mut findings = watch.missing();
+        let kept_uids = watch.profile.options.has(ProfileOption::RetainUids);
+        if made.sop_instance.0 == made.sop_instance.1 && !kept_uids {
+            findings.push(Finding::SameInstance);
+        }
+        findings.extend(watch.findings);
+        if findings.is_empty() { Ok(scan) } else { Err(findings) }
+    }
+}
+
+impl fmt::Debug for Verifier<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
+struct Watch<'a> {
+    profile: &'a Profile,
+    made: &'a Made,
+    /// As if every rule held: what one might have done is not judged.
+    decider: Decider<'a>,
+    needles: Needles,
+    path: Vec<Tag>,
+    /// Private creators of the data sets that are open: group, block, text.
+    creators: Vec<Vec<(u16, u16, String)>>,
+    element: Option<(Tag, VR)>,
+    value: Vec<u8>,
+    /// Top-level pixel data while it passes, and whether it is a sequence of fragments.
+    pixels: Option<(Tag, bool)>,
+    /// The end of the pixel data so far, as a needle may lie across two pieces.
+    tail: Vec<u8>,
+    /// Top-level attributes that have a value.
+    valued: HashSet<Tag>,
+    findings: Vec<Finding>,
+}
+
+impl Visitor for Watch<'_> {
+    fn visit(&mut self, event: Event<'_>) {
+        match event {
+            Event::Element(header) | Event::Sequence(header) | Event::Fragments(header) => {
+                let (tag, top) = (header.tag, header.depth == 0);
+                let vr = header.vr.unwrap_or_else(|| dictionary_vr(tag));
+                let is_pixels = top && tag.group() == 0x7FE0 && (8..=0x10).contains(&tag.element());
+                match event {
+                    Event::Element(_) if is_pixels => self.pixels = Some((tag, false)),
+                    Event::Element(_) => self.element = Some((tag, vr)),
+                    Event::Sequence(_) => {
+                        self.judge(tag, VR::SQ, None);
+                        self.path.push(tag);
+                        if self.path.len() == 1 {
+                            self.valued.insert(tag);
+                        }
+                    }
+                    _ if is_pixels => self.pixels = Some((tag, true)),
+                    _ => self.findings.push(Finding::Kept(tag)),
+                }
+                if is_pixels {
+                    self.valued.insert(tag);
+                }
+                self.value.clear();
+            }
+            Event::Item(_) => self.creators.push(Vec::new()),
+            Event::Fragment(_) => {}
+            Event::Value(bytes) if self.pixels.is_some() => self.pixel_bytes(bytes),
+            Event::Value(bytes) => self.value.extend_from_slice(bytes),
+            Event::ValueEnd if self.pixels.is_some() => {
+                // Native pixel data ends with its value, encapsulated with its sequence.
+                self.pixels = self.pixels.filter(|(_, encapsulated)| *encapsulated);
+                self.tail.clear();
+            }
+            Event::ValueEnd => {
+                if let Some((tag, vr)) = self.element.take() {
+                    let value = std::mem::take(&mut self.value);
+                    self.value(tag, vr, &value);
+                    self.value = value;
+                }
+            }
+            Event::ItemEnd(_) => {
+                self.creators.pop();
+            }
+            Event::SequenceEnd(_) => {
+                if self.pixels.take().is_none() {
+                    self.path.pop();
+                }
+            }
+        }
+    }
+}
+
+impl Watch<'_> {
+    fn pixel_bytes(&mut self, bytes: &[u8]) {
+        let Some((at, _)) = self.pixels else { return };
+        if !self.tail.is_empty() {
+            let mut across = std::mem::take(&mut self.tail);
+            across.extend_from_slice(bytes.get(..OVERLAP.min(bytes.len())).unwrap_or_default());
+            self.residual_in_pixels(at, &across);
+        }
+        self.residual_in_pixels(at, bytes);
+        let from = bytes.len().saturating_sub(OVERLAP);
+        bytes.get(from..).unwrap_or_default().clone_into(&mut self.tail);
+    }
+
+    fn residual_in_pixels(&mut self, at: Tag, bytes: &[u8]) {
+        if let Some(of) = self.needles.first_in_pixels(bytes) {
+            self.find(Finding::Residual { of, at });
+        }
+    }
+
+    fn find(&mut self, finding: Finding) {
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    fn value(&mut self, tag: Tag, vr: VR, bytes: &[u8]) {
+        if tag.group() % 2 == 1 && (0x10..=0xFF).contains(&tag.element()) {
+            let text = String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned();
+            if let Some(creators) = self.creators.last_mut() {
+                creators.push((tag.group(), tag.element(), text));
+            }
+        }
+        let end =
+            bytes.iter().rposition(|byte| !matches!(byte, b' ' | 0)).map_or(0, |last| last + 1);
+        let trimmed = bytes.get(..end).unwrap_or_default();
+        if self.path.is_empty() && !bytes.is_empty() {
+            self.valued.insert(tag);
+        }
+        self.judge(tag, vr, Some(trimmed));
+        // Written by us, of what tells nothing; a method may be called like what went.
+        let ours = matches!(tag, tags::DEIDENTIFICATION_METHOD);
+        // A moved date may happen to be another date of the patient.
+        let moved = matches!(vr, VR::DA | VR::DT) || matches!(dictionary_vr(tag), VR::DA | VR::DT);
+        // A code of anatomy may be somebody's surname.
+        let known_word = vr == VR::CS
+            && std::str::from_utf8(trimmed)
+                .is_ok_and(|text| text.split(['\\', ' ', '_']).all(text::is_known_word));
+        if !ours && !known_word {
+            for of in self.needles.all_in(bytes, moved) {
+                self.find(Finding::Residual { of, at: tag });
+            }
+        }
+    }
+
+    /// Whether the profile lets this be there.
+    fn judge(&mut self, tag: Tag, vr: VR, value: Option<&[u8]>) {
+        if tag.group() % 2 == 1 {
+            return self.judge_private(tag);
+        }
+        let known = dictionary_vr(tag);
+        let vr = if known == VR::UN { vr } else { known };
+        let place = Place { path: &self.path, tag, vr, creator: None };
+        let by_a_rule = self.decider.rule(place).is_some();
+        let decision = self.decider.decide(place);
+        match decision.action {
+            // A rule with a condition was judged on what was received; what it did is in the log.
+            _ if by_a_rule => {}
+            Action::Code(Code::X) if !self.in_content() => self.find(Finding::Kept(tag)),
+            Action::Code(Code::U) if vr == VR::UI => {
+                let text = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+                let ours = |uid: &str| {
+                    uid.is_empty() || uid.starts_with("2.25.") || uid.starts_with("1.2.840.10008.")
+                };
+                if !text.split('\\').all(ours) {
+                    self.find(Finding::ForeignUid(tag));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether this is inside content items, whose values are the business of their concepts.
+    fn in_content(&self) -> bool {
+        self.path.iter().any(|tag| {
+            matches!(
+                *tag,
+                tags::CONTENT_SEQUENCE
+                    | tags::ACQUISITION_CONTEXT_SEQUENCE
+                    | tags::WAVEFORM_ANNOTATION_SEQUENCE
+            )
+        })
+    }
+
+    fn judge_private(&mut self, tag: Tag) {
+        let block = tag.element() >> 8;
+        let is_creator = (0x10..=0xFF).contains(&tag.element());
+        let creator = self.creators.last().and_then(|creators| {
+            let found = creators
+                .iter()
+                .find(|(group, number, _)| *group == tag.group() && *number == block);
+            found.map(|(_, _, text)| text.clone())
+        });
+        let kept_on_purpose = self.made.steps.iter().any(|step| {
+            step.tag == tag
+                && step.path.as_ref() == self.path.as_slice()
+                && step.done != Done::Removed
+        });
+        let on = self.profile.options.has(ProfileOption::RetainSafePrivate) || kept_on_purpose;
+        let known = creator.is_some_and(|creator| {
+            let low = tag.element() as u8;
+            table::safe_private(tag.group(), &creator, low).is_some()
+                || self.profile.private.safe.contains(&(tag.group(), creator, low))
+        });
+        if !on || !is_creator && !known && !kept_on_purpose {
+            self.find(Finding::Kept(tag));
+        }
+    }
+
+    /// What an object of its class must have and does not have any more.
+    fn missing(&self) -> Vec<Finding> {
+        let had = self
+            .made
+            .steps
+            .iter()
+            .filter(|step| step.path.is_empty() && step.decision.needed == Some(Type::One));
+        let gone = had.filter(|step| !self.valued.contains(&step.tag));
+        let marks = [
+            tags::PATIENT_IDENTITY_REMOVED,
+            tags::DEIDENTIFICATION_METHOD,
+            tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
+            tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED,
+        ];
+        let unmarked = marks.into_iter().filter(|tag| !self.valued.contains(tag));
+        gone.filter(|step| !crate::decide::is_overlay(step.tag))
+            .map(|step| Finding::Missing(step.tag))
+            .chain(unmarked.map(Finding::Mark))
+            .collect()
+    }
+}
