@@ -38,6 +38,8 @@ pub enum Origin {
     Overlay,
     /// Its value is none of its value representation.
     Invalid,
+    /// Gantry's own addition to the table: see [`names_an_authority`].
+    Addition,
     /// A content item, by concept and value type (PS3.15 Table E.3.4-1).
     Concept,
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Origin {
             Self::Unknown => f.write_str("unknown attribute"),
             Self::Overlay => f.write_str("overlay or curve"),
             Self::Invalid => f.write_str("invalid value"),
+            Self::Addition => f.write_str("addition to the table"),
             Self::Concept => f.write_str("SR concept"),
         }
     }
@@ -165,6 +168,9 @@ impl<'a> Decider<'a> {
         if StandardDataDictionary.by_tag(tag).is_none() {
             return Decision::new(Origin::Unknown, Code::X, Some(Type::Three));
         }
+        if names_an_authority(tag) && !options.has(ProfileOption::RetainInstitutionIdentity) {
+            return Decision::new(Origin::Addition, Code::XZD, None);
+        }
         match by_representation(place.vr, tag, options, self.profile.uids) {
             // Types of what the table does not list are not known here, so it keeps its place with a dummy.
             Some(code) => Decision::new(Origin::Representation, code, None),
@@ -192,6 +198,12 @@ fn by_representation(vr: VR, tag: Tag, options: Options, uids: UidScope) -> Opti
         VR::DA | VR::TM | VR::DT => Some(Code::XZD),
         _ => None,
     }
+}
+
+/// Whether an attribute names who assigned an identifier, which is mostly the hospital (HL7v2 Hierarchic Designator, PS3.3
+/// 10.14). Table E.1-1 removes Issuer of Patient ID (0010,0021) and not these, which repeat it.
+fn names_an_authority(tag: Tag) -> bool {
+    matches!(tag, tags::LOCAL_NAMESPACE_ENTITY_ID | tags::UNIVERSAL_ENTITY_ID)
 }
 
 /// Overlays (60xx) and curves (50xx): half of a group is no valid module, so they go whole.

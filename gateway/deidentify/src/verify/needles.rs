@@ -174,6 +174,10 @@ impl Gathered {
 
     /// A description, an institution, an address: whole, and only if it says more than words of radiology do.
     fn text(&mut self, lost: &Lost) {
+        // Codes and what they mean stand wherever they are used (PS3.3 8).
+        if lost.tag.group() == 0x0008 && (0x0100..=0x0122).contains(&lost.tag.element()) {
+            return;
+        }
         let none = (text::Identifiers::default(), std::collections::HashSet::new());
         for value in lost.text.split(['\\', '\n', '\r']) {
             let value = value.trim();
