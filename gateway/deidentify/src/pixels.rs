@@ -11,5 +11,6 @@ pub mod blacken;
 pub mod codestream;
 pub mod image;
 pub mod mask;
+pub mod ocr;
 mod palette;
 pub mod risk;

@@ -81,6 +81,13 @@ impl Palette {
             .min_by_key(|(_, entry)| luminance(entry))
             .map(|(value, _)| value)
     }
+
+    /// The colour of a stored value: below and above the entries, the nearest has it (PS3.3 C.7.6.3.1.5).
+    pub(super) fn colour(&self, value: i64) -> [u16; 3] {
+        let last = self.entries.len().saturating_sub(1);
+        let at = usize::try_from(value.saturating_sub(self.first)).unwrap_or(0).min(last);
+        self.entries.get(at).copied().unwrap_or_default()
+    }
 }
 
 fn describe(data_set: &DataSet, tag: Tag) -> Result<[u16; 3], ImageError> {
@@ -214,6 +221,10 @@ mod tests {
         assert_eq!(palette.darkest(0, 255), Some(6));
         assert_eq!(palette.darkest(7, 255), Some(7));
         assert_eq!(palette.darkest(0, 4), None);
+        assert_eq!(
+            [palette.colour(0), palette.colour(6), palette.colour(99)],
+            [[0x909; 3], [0, 0x101, 0x202], [0x707; 3]]
+        );
     }
 
     #[test]
