@@ -13,6 +13,7 @@ pub mod data_set;
 pub mod decide;
 pub mod engine;
 pub mod keys;
+pub mod pixels;
 pub mod profile;
 pub mod source;
 pub mod subject;
