@@ -10,3 +10,4 @@
 )]
 
 pub mod data_set;
+pub mod seal;
