@@ -15,6 +15,7 @@ pub mod engine;
 pub mod keys;
 pub mod pixels;
 pub mod profile;
+pub mod seal;
 pub mod source;
 pub mod subject;
 pub mod table;
