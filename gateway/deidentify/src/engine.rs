@@ -78,6 +78,30 @@ pub enum SetAside {
     /// An attribute that must stay has a value that is none.
     #[error("{} has a value that its value representation does not have", crate::profile::keyword(*.0))]
     Invalid(Tag),
+    /// Its pixels may show who the patient is, and no mask says where.
+    #[error("its pixels may show who the patient is, and no mask says where: {0}")]
+    Risky(String),
+    /// Its pixels cannot be treated as they have to be.
+    #[error("its pixels cannot be cleaned: {0}")]
+    Pixels(String),
+    /// Text that should not be legible is.
+    #[error("text is legible in its pixels: {0}")]
+    Legible(String),
+    /// There is nothing to decode it with.
+    #[error("transfer syntax {0} cannot be read here")]
+    NoCodec(TransferSyntax),
+    /// It would have to be in memory whole.
+    #[error("it has {0} bytes, which is too long for what has to be done with it")]
+    TooLong(u64),
+    /// Its bytes could not be read or written.
+    #[error("its bytes cannot be read or written: {0}")]
+    Source(std::io::ErrorKind),
+    /// The originals cannot be sealed.
+    #[error("the originals cannot be sealed: {0}")]
+    Seal(String),
+    /// What was written was looked at, and must not leave.
+    #[error("verification failed: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Verification(Vec<crate::verify::Finding>),
 }
 
 /// What became of one attribute.

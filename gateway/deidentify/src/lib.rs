@@ -14,6 +14,7 @@ pub mod decide;
 pub mod engine;
 pub mod keys;
 pub mod pixels;
+pub mod process;
 pub mod profile;
 pub mod seal;
 pub mod source;

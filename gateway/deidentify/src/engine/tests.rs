@@ -2,48 +2,25 @@ use gantry_store::dicom::TransferSyntax;
 use sample_studies::Study;
 
 use super::*;
+use crate::pixels::mask::Library;
+use crate::process::Tools;
 use crate::profile::{SHIPPED, shipped};
-use crate::verify::Verifier;
 
 fn deidentifier(profile: &str) -> Deidentifier {
     let key = ProjectKey::from_bytes([3; 32]);
     Deidentifier::new(shipped(profile).unwrap(), key, Linkage::Project)
 }
 
-/// Makes, writes with the pixel data as they were, verifies.
 fn through(
     deidentifier: &Deidentifier,
     syntax: &str,
-    bytes: &[u8],
+    bytes: &Vec<u8>,
 ) -> Result<(Made, Vec<u8>), String> {
     let syntax: TransferSyntax = syntax.parse().unwrap();
-    let made = make(deidentifier, &syntax, bytes).map_err(|why| why.to_string())?;
-    let mut written = Vec::new();
-    let pixels = made.pixel_data.as_ref();
-    let before = |element: &&Element| pixels.is_none_or(|pixels| element.tag < pixels.tag);
-    made.data_set
-        .elements
-        .iter()
-        .filter(before)
-        .for_each(|element| element.write(made.form, &mut written));
-    if let Some(pixels) = pixels {
-        written.extend_from_slice(&bytes[pixels.span.start as usize..pixels.span.end as usize]);
-    }
-    made.data_set
-        .elements
-        .iter()
-        .filter(|element| !before(element))
-        .for_each(|element| element.write(made.form, &mut written));
-    let mut verifier = Verifier::new(deidentifier, &made, &syntax);
-    for piece in written.chunks(1000) {
-        verifier.feed(piece).unwrap();
-    }
-    match verifier.finish() {
-        Ok(_) => Ok((made, written)),
-        Err(findings) => {
-            Err(findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        }
-    }
+    let tools = Tools { masks: Library::built_in(), ..Tools::default() };
+    let protected = deidentifier.process(bytes, &syntax, &tools).map_err(|why| why.to_string())?;
+    let written = protected.in_memory().unwrap().to_vec();
+    Ok((protected.made, written))
 }
 
 fn studies() -> Vec<Study> {
@@ -61,7 +38,14 @@ fn nothing_planted_survives_any_profile() {
                     through(&deidentifier, &instance.transfer_syntax_uid, &instance.data_set);
                 match outcome {
                     Ok((_, written)) => {
-                        for token in &planted {
+                        let kept: &[&str] = match shipped.name {
+                            "direct-care-minimal" => {
+                                &["StudyDate", "DeviceSerialNumber", "StationName"]
+                            }
+                            _ => &[],
+                        };
+                        for token in planted.iter().filter(|token| !kept.contains(&token.attribute))
+                        {
                             let bytes = token.text.as_bytes();
                             let there = written.windows(bytes.len()).any(|window| window == bytes);
                             assert!(!there, "{} {} {}", shipped.name, study.name, token.attribute);

@@ -204,12 +204,22 @@ impl Native {
         let mut at = (offset % width as u64) as usize;
         let mut before = self.cell_before;
         let mut hidden = 0;
+        if !signed {
+            // Every byte for itself, and no cell that a piece was cut in matters.
+            let keep = keep.get(..width).unwrap_or_default();
+            for (byte, keep) in pixels.iter_mut().zip(keep.iter().cycle().skip(at)) {
+                hidden += u64::from(*byte & !keep != 0);
+                *byte &= keep;
+            }
+            self.done.unused_bits += hidden;
+            return;
+        }
         for byte in pixels {
             let (Some(keep), Some(above)) = (keep.get(at), above.get(at)) else { return };
             // The byte with the sign is this one, or came before it: bytes are in little endian.
             let sign =
                 if at == sign_byte { *byte } else { before.get(sign_byte).copied().unwrap_or(0) };
-            let negative = signed && at >= sign_byte && sign & sign_bit != 0;
+            let negative = at >= sign_byte && sign & sign_bit != 0;
             let clean = *byte & keep | if negative { *above } else { 0 };
             hidden += u64::from(clean != *byte);
             *byte = clean;
