@@ -13,10 +13,11 @@ pub mod report;
 pub mod values;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_store::dicom::{AeTitle, Tag};
@@ -31,6 +32,8 @@ pub use pace::{Associations, Hours, Pace};
 pub use report::{Finding, Problems, Severity, Style, Warning};
 pub(crate) use values::duration_text;
 pub use values::{Fingerprint, HostPort, Pattern};
+
+use crate::protect::Protection;
 
 /// What a node runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +76,8 @@ pub struct Config {
     pub completeness: Completeness,
     /// When people are told that something is stuck, and how.
     pub alarm: Alarm,
+    /// How what leaves protected is made, by [`Protect::under`].
+    pub protections: BTreeMap<String, Arc<Protection>>,
 }
 
 /// `[completeness]`: when what came is compared with what its source has.
@@ -487,6 +492,8 @@ pub struct Partner {
     pub recall: RecallMeans,
     /// Whom to phone there when images do not arrive.
     pub phone: Option<String>,
+    /// Files of the certificates to which identity is encrypted for it.
+    pub seal_to: Vec<PathBuf>,
 }
 
 impl Partner {
@@ -583,11 +590,41 @@ pub struct Route {
     pub protect: Protect,
 }
 
-/// `protect` of a route.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// `protect` of a route, the strictest last.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Protect {
     /// With identity, bit for bit: for direct care.
     AsReceived,
+    /// Identity encrypted to the receiving partner (PS3.15 E.1.1).
+    Seal,
+    /// De-identified by this project: who holds its key can say whose it is, and objects of a patient belong together.
+    Pseudonymise(String),
+    /// De-identified by this project's profile, with nothing that links two studies.
+    Anonymise(String),
+}
+
+impl Protect {
+    /// The name of what goes to this partner under it, among [`Config::protections`]; none: as it was received.
+    pub fn under(&self, partner: &str) -> Option<String> {
+        match self {
+            Self::AsReceived => None,
+            Self::Seal => Some(format!("seal:{partner}")),
+            Self::Pseudonymise(project) => Some(format!("pseudonymise:{project}")),
+            Self::Anonymise(project) => Some(format!("anonymise:{project}")),
+        }
+    }
+}
+
+/// As it is written, as far as words go.
+impl fmt::Display for Protect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AsReceived => f.write_str("as-received"),
+            Self::Seal => f.write_str("seal"),
+            Self::Pseudonymise(project) => write!(f, "pseudonymise = {project}"),
+            Self::Anonymise(project) => write!(f, "anonymise = {project}"),
+        }
+    }
 }
 
 /// One entry of a route's `when`: the value must be like any of the patterns. An absent value is like none.

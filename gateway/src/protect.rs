@@ -1,16 +1,116 @@
 //! Protection: the only maker of [`Outgoing`], and `Outgoing` is all that a partner can be sent.
 //!
-//! A delivery names what was received; what may leave is decided here, under the protection that its route orders. So an
-//! original cannot be sent where a protected copy was ordered: there is no way to write that. Today there is one
-//! protection, `as-received`; the configuration refuses the others until they are here.
+//! A delivery names what was received, and under which protection it leaves; what may leave is made here. So an original
+//! cannot be sent where a protected copy was ordered: there is no way to write that, and a protection that the
+//! configuration does not know any more lets nothing out. De-identification is `gantry-deidentify`'s; what it sets aside
+//! does not leave.
+
+pub mod codec;
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use gantry_store::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
+use gantry_deidentify::engine::{Deidentifier, SetAside};
+use gantry_deidentify::pixels::mask::Library;
+use gantry_deidentify::pixels::ocr::Ocr;
+use gantry_deidentify::process::{Protected, Tools};
+use gantry_deidentify::seal::Recipient;
+use gantry_deidentify::source::Source;
+use gantry_store::dicom::{
+    SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
+};
 use gantry_store::facts::Digest;
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
 use ring::digest::{SHA256, digest};
+use thiserror::Error;
 
-use crate::config::Protect;
+/// A received instance.
+type Received = SealedReader<Box<dyn ReadAt>>;
+
+/// How what leaves is made, for one project or, where it is sealed, for one partner.
+#[derive(Debug)]
+pub struct Protection {
+    name: String,
+    deidentifier: Deidentifier,
+    tools: Tools,
+}
+
+/// Two that make the same of everything.
+impl PartialEq for Protection {
+    fn eq(&self, other: &Self) -> bool {
+        let recipients = |protection: &Self| {
+            protection.tools.recipients.iter().map(|one| one.fingerprint_hex()).collect::<Vec<_>>()
+        };
+        let profile = |protection: &Self| protection.deidentifier.profile().digest.clone();
+        self.name == other.name
+            && profile(self) == profile(other)
+            && self.deidentifier.key_fingerprint() == other.deidentifier.key_fingerprint()
+            && recipients(self) == recipients(other)
+    }
+}
+
+/// Looked for once: it is asked for its version and its languages.
+static OCR: LazyLock<Option<Ocr>> = LazyLock::new(Ocr::find);
+
+impl Protection {
+    /// The protection of this name.
+    pub fn new(
+        name: String,
+        deidentifier: Deidentifier,
+        masks: Library,
+        recipients: Vec<Recipient>,
+    ) -> Self {
+        let ocr = if deidentifier.profile().pixels.ocr { OCR.clone() } else { None };
+        let codec = Some(Arc::new(codec::Transcoder) as _);
+        Self { name, deidentifier, tools: Tools { codec, masks, ocr, recipients } }
+    }
+
+    /// What deliveries call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What makes it.
+    pub fn deidentifier(&self) -> &Deidentifier {
+        &self.deidentifier
+    }
+
+    /// The SOP Instance UID under which it leaves.
+    pub fn sop_instance(&self, study: &StudyInstanceUid, uid: &SopInstanceUid) -> SopInstanceUid {
+        self.uid(study, uid.as_str()).unwrap_or_else(|| uid.clone())
+    }
+
+    /// The Series Instance UID under which it leaves.
+    pub fn series(&self, study: &StudyInstanceUid, uid: &SeriesInstanceUid) -> SeriesInstanceUid {
+        self.uid(study, uid.as_str()).unwrap_or_else(|| uid.clone())
+    }
+
+    /// The Study Instance UID under which it leaves.
+    pub fn study(&self, study: &StudyInstanceUid) -> StudyInstanceUid {
+        self.uid(study, study.as_str()).unwrap_or_else(|| study.clone())
+    }
+
+    /// `None` never happens: what takes a UID's place is one.
+    fn uid<T: std::str::FromStr>(&self, study: &StudyInstanceUid, uid: &str) -> Option<T> {
+        self.deidentifier.uid(study.as_str(), uid).parse().ok()
+    }
+}
+
+/// Why nothing leaves.
+#[derive(Debug, Error)]
+pub enum ProtectError {
+    /// It is set aside, with this reason.
+    #[error("it is not de-identified: {0}")]
+    SetAside(SetAside),
+    /// It was ordered under a protection that the configuration does not have any more.
+    #[error("its protection \"{0}\" is not in the configuration any more")]
+    Unknown(String),
+    /// Its bytes cannot be read.
+    #[error("it cannot be read")]
+    Sealed(#[from] SealedError),
+}
 
 /// An instance that may leave.
 #[derive(Debug)]
@@ -24,7 +124,8 @@ pub struct Outgoing {
 }
 
 enum Content {
-    Sealed(Box<SealedReader<Box<dyn ReadAt>>>),
+    Sealed(Box<Received>),
+    Protected(Box<Protected>, Box<SealedSource>),
     Converted(Bytes),
 }
 
@@ -32,21 +133,75 @@ impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Sealed(_) => "as received",
+            Self::Protected(..) => "protected",
             Self::Converted(_) => "converted",
         })
     }
 }
 
-/// Makes of a received instance what its route lets out.
-pub fn protect(received: SealedReader<Box<dyn ReadAt>>, protect: Protect) -> Outgoing {
+/// A received instance as what is de-identified.
+struct SealedSource(Received);
+
+/// As much as is handed on at once.
+const PIECE: usize = 256 << 10;
+
+/// As much as is read at once.
+const READ: u64 = 1 << 20;
+
+impl Source for SealedSource {
+    fn length(&self) -> u64 {
+        self.0.facts().length
+    }
+
+    fn read(
+        &self,
+        range: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let length = (range.end - at).min(READ);
+            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+            self.0.range(at, &mut buffer).map_err(|error| match error {
+                SealedError::Io(error) => error,
+                other => io::Error::other(other),
+            })?;
+            take(&buffer)?;
+            at += length;
+        }
+        Ok(())
+    }
+}
+
+/// Makes of a received instance what its route lets out. Blocks.
+pub fn protect(
+    received: Received,
+    protection: Option<&Protection>,
+) -> Result<Outgoing, ProtectError> {
     let facts = received.facts();
-    let (transfer_syntax, digest, length) =
-        (facts.transfer_syntax.clone(), facts.digest, facts.length);
-    let (sop_class, sop_instance) = (facts.sop_class.clone(), facts.sop_instance.clone());
-    let content = match protect {
-        Protect::AsReceived => Content::Sealed(Box::new(received)),
+    let Some(protection) = protection else {
+        let (transfer_syntax, digest, length) =
+            (facts.transfer_syntax.clone(), facts.digest, facts.length);
+        let (sop_class, sop_instance) = (facts.sop_class.clone(), facts.sop_instance.clone());
+        let content = Content::Sealed(Box::new(received));
+        return Ok(Outgoing { sop_class, sop_instance, transfer_syntax, digest, length, content });
     };
-    Outgoing { sop_class, sop_instance, transfer_syntax, digest, length, content }
+    let (sop_class, syntax) = (facts.sop_class.clone(), facts.transfer_syntax.clone());
+    let sop_instance = protection.sop_instance(&facts.study, &facts.sop_instance);
+    let source = SealedSource(received);
+    let protected = protection
+        .deidentifier
+        .process(&source, &syntax, &protection.tools)
+        .map_err(ProtectError::SetAside)?;
+    Ok(Outgoing {
+        sop_class,
+        sop_instance,
+        transfer_syntax: protected.transfer_syntax.clone(),
+        digest: Digest(protected.digest),
+        length: protected.length,
+        content: Content::Protected(Box::new(protected), Box::new(source)),
+    })
 }
 
 impl Outgoing {
@@ -83,6 +238,27 @@ impl Outgoing {
     ) -> Result<(), E> {
         match &self.content {
             Content::Converted(bytes) => take(bytes.clone(), true),
+            Content::Protected(protected, source) => {
+                // Which piece is the last is known when there is none behind it.
+                let (mut held, mut stopped) = (Bytes::new(), None);
+                let written = protected.write(source.as_ref(), &mut |bytes| {
+                    for piece in bytes.chunks(PIECE) {
+                        let before = std::mem::replace(&mut held, Bytes::copy_from_slice(piece));
+                        if !before.is_empty()
+                            && let Err(error) = take(before, false)
+                        {
+                            stopped = Some(error);
+                            return Err(io::ErrorKind::Interrupted.into());
+                        }
+                    }
+                    Ok(())
+                });
+                match (stopped, written) {
+                    (Some(error), _) => Err(error),
+                    (None, Err(error)) => Err(SealedError::Io(error).into()),
+                    (None, Ok(())) => take(held, true),
+                }
+            }
             Content::Sealed(reader) => {
                 for index in 0..reader.segments() {
                     let mut buffer = Vec::new();

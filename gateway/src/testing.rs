@@ -70,6 +70,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
             priority: Priority::Routine,
             protect: Protect::AsReceived,
         }],
+        protections: std::collections::BTreeMap::new(),
     }
 }
 

@@ -65,7 +65,7 @@ pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
 pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Lost, Settled, Whereabouts};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
-pub use proof::{ProofWanted, ProvenBy, Report, Reported, Unproven};
+pub use proof::{AskedFor, ProofWanted, ProvenBy, Report, Reported, Unproven};
 pub use recall::{Accepted, Note, NoteWanted, Recalled, Rejection};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
@@ -1005,14 +1005,14 @@ impl Index {
         &self,
         transaction: &Uid,
         partner: &str,
-        deliveries: &[DeliveryId],
+        asked: &[AskedFor],
         now: Timestamp,
     ) -> Result<(), IndexError> {
         writing!(self, "note a request for commitment", |db| proof::open(
             &mut db,
             transaction,
             partner,
-            deliveries,
+            asked,
             now
         ))
     }

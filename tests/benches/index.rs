@@ -129,6 +129,7 @@ fn arrival(number: u32, partners: &[&str]) -> Arrival {
     }
     let priority = if study.is_multiple_of(10) { Priority::Emergency } else { Priority::Routine };
     let routed = partners.iter().map(|partner| Routed {
+        protection: None,
         partner: (*partner).to_owned(),
         route: "to everyone".to_owned(),
         purpose: Purpose::DirectCare,

@@ -12,6 +12,7 @@ mod node;
 mod objects;
 mod pace;
 mod parties;
+mod projects;
 mod retention;
 mod routes;
 mod scrub;
@@ -376,6 +377,7 @@ impl Check {
         let sources = self.sources(&files, &mut names, own_title, authorities.as_ref());
         let partners = self.partners(&files, &mut names, own_title, has_tls, authorities.as_ref());
         let routes = self.routes(&files, &listeners);
+        let protections = self.protections(&files, &routes, &partners);
         Some(Config {
             file: std::path::absolute(path).ok()?,
             listeners,
@@ -395,6 +397,7 @@ impl Check {
             scrub: self.scrub(main),
             completeness: self.completeness(main),
             alarm: self.alarm(main),
+            protections,
             node: node?,
         })
     }

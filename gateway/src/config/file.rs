@@ -46,6 +46,8 @@ pub(super) struct File {
     pub(super) route: Vec<Spanned<RouteSection>>,
     #[serde(default)]
     pub(super) retention: Vec<Spanned<RetentionSection>>,
+    #[serde(default)]
+    pub(super) project: Vec<Spanned<ProjectSection>>,
     pub(super) scrub: Option<Spanned<ScrubSection>>,
     pub(super) completeness: Option<Spanned<CompletenessSection>>,
     pub(super) alarm: Option<Spanned<AlarmSection>>,
@@ -201,6 +203,7 @@ pub(super) struct PartnerSection {
     pub(super) proof: Text,
     pub(super) recall: Text,
     pub(super) phone: Text,
+    pub(super) seal_to: Texts,
 }
 
 /// `[[route]]`
@@ -213,6 +216,17 @@ pub(super) struct RouteSection {
     pub(super) purpose: Text,
     pub(super) priority: Text,
     pub(super) protect: Option<Spanned<toml::Value>>,
+    pub(super) protect_at: Text,
+}
+
+/// `[[project]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ProjectSection {
+    pub(super) name: Text,
+    pub(super) profile: Text,
+    pub(super) key: Text,
+    pub(super) masks: Texts,
 }
 
 /// `[[retention]]`

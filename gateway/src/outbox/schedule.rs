@@ -85,6 +85,7 @@ mod tests {
             stored: true,
             lease_ends: Timestamp::MAX,
             since: now - SignedDuration::from_secs(seconds),
+            protection: None,
         };
         let settings =
             Delivery { give_up_after: Some(Duration::from_hours(1)), ..Delivery::default() };

@@ -24,14 +24,14 @@ use super::schedule;
 use super::team::{InHand, Place, Team};
 use crate::association::requestor::MAX_CONTEXTS;
 use crate::association::status::Status;
-use crate::config::{Config, Protect};
+use crate::config::Config;
 use crate::partner::capabilities::Capabilities;
 use crate::partner::connect::{self, Association};
 use crate::partner::held;
 use crate::partner::link::Encoder;
 use crate::partner::store_scu::{self, Choice, Description, Encoding, Piece, Sent, Wanted};
 use crate::partner::transcode::{self, TranscodeError};
-use crate::protect::{self, Outgoing};
+use crate::protect::{self, Outgoing, ProtectError};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{ByPartner, Metrics};
 
@@ -605,7 +605,7 @@ fn read(
     choice: &Choice,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Stop> {
-    let Choice { encoding, instead } = choice;
+    let Choice { encoding, instead, uncompressed } = choice;
     let compressed = match instead {
         Some(plain) => {
             compress(shared, claim, encoding, plain)?.map(|outgoing| (outgoing, encoding))
@@ -616,17 +616,33 @@ fn read(
         compressed
     } else {
         let encoding = instead.as_ref().unwrap_or(encoding);
-        (plain(shared, claim, encoding)?, encoding)
+        plain(shared, claim, encoding, uncompressed.as_ref())?
     };
     let say = |piece| pieces.blocking_send(piece).map_err(|_| Stop::NobodyListens);
     say(Piece::Begin(Box::new(Description::new(&outgoing, encoding.context()))))?;
     outgoing.pieces(|bytes, last| say(Piece::Data(bytes, last)))
 }
 
-/// The instance as kept, or converted because the partner takes nothing else.
-fn plain(shared: &Shared, claim: &Claim, encoding: &Encoding) -> Result<Outgoing, Stop> {
-    let outgoing = protect::protect(open(shared, claim)?, Protect::AsReceived);
-    let Encoding::Converted(_, to) = encoding else { return Ok(outgoing) };
+/// The instance as kept, or converted because the partner takes nothing else; and how that is.
+fn plain<'a>(
+    shared: &Shared,
+    claim: &Claim,
+    encoding: &'a Encoding,
+    uncompressed: Option<&'a Encoding>,
+) -> Result<(Outgoing, &'a Encoding), Stop> {
+    let outgoing = protected(shared, claim)?;
+    // Protection may have brought it into another encoding than it is kept in.
+    let as_made = *outgoing.transfer_syntax() == claim.transfer_syntax;
+    let encoding = match encoding {
+        Encoding::AsKept(_) if !as_made => {
+            uncompressed.ok_or_else(|| Stop::Failed(no_context(claim)))?
+        }
+        chosen => chosen,
+    };
+    let Encoding::Converted(_, to) = encoding else { return Ok((outgoing, encoding)) };
+    if outgoing.transfer_syntax() == to {
+        return Ok((outgoing, encoding));
+    }
     let cannot = |text: String| {
         Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text })
     };
@@ -636,9 +652,10 @@ fn plain(shared: &Shared, claim: &Claim, encoding: &Encoding) -> Result<Outgoing
         )));
     }
     let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
-    outgoing.converted(to.clone(), |data_set, from| {
+    let converted = outgoing.converted(to.clone(), |data_set, from| {
         transcode::convert(data_set, from, to).map_err(|error| cannot(chain(&error).to_string()))
-    })
+    })?;
+    Ok((converted, encoding))
 }
 
 /// The instance in fewer bytes; `None` if that cannot be had, and it goes uncompressed. Routine work waits for its turn,
@@ -662,7 +679,7 @@ fn compress(
         },
         true => Some(shared.converting.lock().unwrap_or_else(PoisonError::into_inner)),
     };
-    let outgoing = protect::protect(open(shared, claim)?, Protect::AsReceived);
+    let outgoing = protected(shared, claim)?;
     let (length, begun) = (outgoing.length(), Instant::now());
     let compressed = outgoing.converted(to.clone(), |data_set, from| {
         transcode::convert(data_set, from, to).map_err(Uncompressed::Encoder)
@@ -697,6 +714,29 @@ impl From<SealedError> for Uncompressed {
     fn from(error: SealedError) -> Self {
         Self::Source(error)
     }
+}
+
+/// What may leave of an instance, under the protection that it was ordered under.
+fn protected(shared: &Shared, claim: &Claim) -> Result<Outgoing, Stop> {
+    let refused = |error: ProtectError| match error {
+        ProtectError::Sealed(error) => Stop::from(error),
+        ProtectError::SetAside(gantry_deidentify::engine::SetAside::Source(kind)) => {
+            Stop::from(SealedError::Io(kind.into()))
+        }
+        other => Stop::Failed(Failure {
+            kind: FailureKind::NotProtected,
+            status: None,
+            text: chain(&other).to_string(),
+        }),
+    };
+    let protection = match &claim.protection {
+        None => None,
+        Some(name) => match shared.config.protections.get(name) {
+            Some(protection) => Some(protection.as_ref()),
+            None => return Err(refused(ProtectError::Unknown(name.clone()))),
+        },
+    };
+    protect::protect(open(shared, claim)?, protection).map_err(refused)
 }
 
 /// Opens an instance where it is: in the spool, whose pages are still in memory, or in the object store.

@@ -48,8 +48,16 @@ pub async fn lists(config: &Config, partner: &Partner, claim: &Claim, at: &Where
         return false;
     };
     association.set_patience(patience);
-    let listed =
-        query::image(&mut association, context, &at.study, &at.series, &claim.sop_instance).await;
+    let protection = claim.protection.as_ref().and_then(|name| config.protections.get(name));
+    let (study, series, image) = match protection {
+        Some(protection) => (
+            protection.study(&at.study),
+            protection.series(&at.study, &at.series),
+            protection.sop_instance(&at.study, &claim.sop_instance),
+        ),
+        None => (at.study.clone(), at.series.clone(), claim.sop_instance.clone()),
+    };
+    let listed = query::image(&mut association, context, &study, &series, &image).await;
     match listed {
         Ok(listed) => {
             association.release(config.limits.release_timeout).await;
@@ -85,6 +93,7 @@ mod tests {
             stored: true,
             lease_ends: Timestamp::MAX,
             since: Timestamp::UNIX_EPOCH,
+            protection: None,
         }
     }
 

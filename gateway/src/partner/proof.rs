@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dicom_dictionary_std::tags;
-use gantry_store::dicom::{SeriesInstanceUid, SopInstanceUid, TransferSyntax, Uid};
+use gantry_store::dicom::{
+    SeriesInstanceUid, SopInstanceUid, StudyInstanceUid, TransferSyntax, Uid,
+};
 use gantry_store::facts::Priority;
 use gantry_store::index::{
-    DeliveryId, Failure, Index, IndexError, ProofWanted, ProvenBy, Reference, Unproven,
+    AskedFor, DeliveryId, Failure, Index, IndexError, ProofWanted, ProvenBy, Reference, Unproven,
 };
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
@@ -33,6 +35,7 @@ use crate::association::services::storage_commitment::{self, Commitments, known}
 use crate::association::status::Status;
 use crate::config::{Config, Partner, ProofMeans};
 use crate::outbox::schedule;
+use crate::protect::Protection;
 use crate::telemetry::chain;
 
 /// How often somebody looks for what is due.
@@ -216,6 +219,13 @@ impl Prover {
         connect::connect(&self.config, partner, contexts, patience).await
     }
 
+    /// The SOP Instance UID by which the partner knows what it was sent.
+    fn known_as(&self, study: &StudyInstanceUid, one: &Unproven) -> SopInstanceUid {
+        let protection = one.protection.as_ref().and_then(|name| self.config.protections.get(name));
+        let own = &one.sop_instance;
+        known_as(protection, study, |of, study| of.sop_instance(study, own), own)
+    }
+
     /// Asks about one transfer, by the best means that the partner offers.
     async fn ask(
         &self,
@@ -262,7 +272,13 @@ impl Prover {
         let mut open: BTreeSet<String> = BTreeSet::new();
         for part in wanted.unproven.chunks(TRANSACTION) {
             let transaction = transaction_uid();
-            let deliveries: Vec<_> = part.iter().map(|one| one.delivery).collect();
+            let deliveries: Vec<_> = part
+                .iter()
+                .map(|one| AskedFor {
+                    delivery: one.delivery,
+                    asked_as: one.protection.is_some().then(|| self.known_as(&wanted.study, one)),
+                })
+                .collect();
             let now = Timestamp::now();
             self.index().open_commitment(&transaction, &partner.name, &deliveries, now).await?;
             let request = NActionRq {
@@ -270,6 +286,10 @@ impl Prover {
                 sop_class: known(storage_commitment::SOP_CLASS),
                 sop_instance: known(storage_commitment::SOP_INSTANCE),
                 action_type: storage_commitment::REQUEST,
+            };
+            let reference = |one: &Unproven| Reference {
+                sop_class: one.sop_class.clone(),
+                sop_instance: self.known_as(&wanted.study, one),
             };
             let references: Vec<_> = part.iter().map(reference).collect();
             let information = storage_commitment::request(transaction.as_str(), &references);
@@ -307,17 +327,38 @@ impl Prover {
         wanted: &ProofWanted,
     ) -> Result<(), ProofError> {
         let mut listed: BTreeSet<SopInstanceUid> = BTreeSet::new();
-        for series in wanted.delivered.keys() {
-            match query::images(association, context, &wanted.study, series, LISTED).await? {
-                Listed::All(images) => listed.extend(images),
-                Listed::TooMany | Listed::Refused(_) => {
-                    return self.count(partner, association, context, wanted).await;
+        // A transfer may hold what left in several ways; each is known there by UIDs of its own.
+        let ways: BTreeSet<Option<&String>> =
+            wanted.unproven.iter().map(|one| one.protection.as_ref()).collect();
+        for way in ways {
+            let protection = way.and_then(|name| self.config.protections.get(name));
+            let study = known_as(protection, &wanted.study, Protection::study, &wanted.study);
+            for series in wanted.delivered.keys() {
+                let series = known_as(
+                    protection,
+                    &wanted.study,
+                    |of, study| of.series(study, series),
+                    series,
+                );
+                match query::images(association, context, &study, &series, LISTED).await? {
+                    Listed::All(images) => listed.extend(images),
+                    Listed::TooMany | Listed::Refused(_) => {
+                        return self.count(partner, association, context, wanted).await;
+                    }
                 }
             }
         }
-        let (held, missing): (Vec<&Unproven>, Vec<_>) =
-            wanted.unproven.iter().partition(|one| listed.contains(&one.sop_instance));
+        let (held, missing): (Vec<&Unproven>, Vec<_>) = wanted
+            .unproven
+            .iter()
+            .partition(|one| listed.contains(&self.known_as(&wanted.study, one)));
         self.settle(partner, wanted, &held, &missing, ProvenBy::ImageQuery).await
+    }
+
+    /// The protection under which a transfer left: of several, that of the first, as counts cannot tell them apart.
+    fn only_protection(&self, wanted: &ProofWanted) -> Option<&Arc<Protection>> {
+        let name = wanted.unproven.first()?.protection.as_ref()?;
+        self.config.protections.get(name)
     }
 
     /// Asks it how many images it has of each series.
@@ -328,7 +369,9 @@ impl Prover {
         context: u8,
         wanted: &ProofWanted,
     ) -> Result<(), ProofError> {
-        let found = match query::series(association, context, &wanted.study, LISTED).await? {
+        let protection = self.only_protection(wanted);
+        let study = known_as(protection, &wanted.study, Protection::study, &wanted.study);
+        let found = match query::series(association, context, &study, LISTED).await? {
             Listed::All(found) => found,
             Listed::TooMany => {
                 let why = "it lists more series than a study can have";
@@ -344,7 +387,10 @@ impl Prover {
         let (mut held, mut missing, mut unclear) = (Vec::new(), Vec::new(), false);
         for one in &wanted.unproven {
             let sent = wanted.delivered.get(&one.series).copied().unwrap_or_default();
-            match counts.get(&one.series) {
+            let series = &one.series;
+            let series =
+                known_as(protection, &wanted.study, |of, study| of.series(study, series), series);
+            match counts.get(&series) {
                 Some(Some(count)) if *count == sent => held.push(one),
                 Some(Some(count)) if *count < sent => missing.push(one),
                 None => missing.push(one),
@@ -371,9 +417,11 @@ impl Prover {
         context: u8,
         wanted: &ProofWanted,
     ) -> Result<bool, ProofError> {
+        let protection = self.only_protection(wanted);
+        let study = known_as(protection, &wanted.study, Protection::study, &wanted.study);
         let identifier = DataSet::default()
             .with(tags::QUERY_RETRIEVE_LEVEL, "STUDY")
-            .with(tags::STUDY_INSTANCE_UID, wanted.study.as_str())
+            .with(tags::STUDY_INSTANCE_UID, study.as_str())
             .with(tags::NUMBER_OF_STUDY_RELATED_SERIES, "")
             .with(tags::NUMBER_OF_STUDY_RELATED_INSTANCES, "");
         let Found::All(found) = association.find(context, &known(FIND), &identifier, 2).await?
@@ -418,8 +466,14 @@ impl Prover {
     }
 }
 
-fn reference(one: &Unproven) -> Reference {
-    Reference { sop_class: one.sop_class.clone(), sop_instance: one.sop_instance.clone() }
+/// A UID as the partner knows it, for what left under this protection.
+fn known_as<T: Clone>(
+    protection: Option<&Arc<Protection>>,
+    study: &StudyInstanceUid,
+    map: impl FnOnce(&Protection, &StudyInstanceUid) -> T,
+    own: &T,
+) -> T {
+    protection.map_or_else(|| own.clone(), |protection| map(protection, study))
 }
 
 /// A new UID, of the root that needs no registration (PS3.5 B.2).

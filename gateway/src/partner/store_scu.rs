@@ -84,6 +84,8 @@ pub struct Choice {
     pub encoding: Encoding,
     /// How it goes uncompressed, where it should be compressed and that is not to be had.
     pub instead: Option<Encoding>,
+    /// How it goes uncompressed, where protection leaves it in another encoding than it is kept in.
+    pub uncompressed: Option<Encoding>,
 }
 
 /// Chooses the encoding: as kept where the partner takes that, else one that it may be converted to. A data set of odd
@@ -98,19 +100,21 @@ pub fn choose(
     let kept = &claim.transfer_syntax;
     let as_kept = takes(kept).filter(|_| claim.length.is_multiple_of(2)).map(Encoding::AsKept);
     let is_small = !kept.is_native() || kept.uid() == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
-    let plain = as_kept.clone().or_else(|| {
+    let uncompressed =
         [TransferSyntax::explicit_vr_little_endian(), TransferSyntax::implicit_vr_little_endian()]
             .into_iter()
-            .find_map(|to| takes(&to).map(|context| Encoding::Converted(context, to)))
-    });
+            .find_map(|to| takes(&to).map(|context| Encoding::Converted(context, to)));
+    let plain = as_kept.clone().or_else(|| uncompressed.clone());
     let compressed = jpeg_ls()
         .filter(|_| compress != Compress::Never && is_image(&claim.sop_class))
         .and_then(|to| takes(&to).map(|context| Encoding::Converted(context, to)));
     match (plain, compressed) {
         (Some(plain), Some(compressed)) if pays && !(is_small && as_kept.is_some()) => {
-            Some(Choice { encoding: compressed, instead: Some(plain) })
+            Some(Choice { encoding: compressed, instead: Some(plain), uncompressed })
         }
-        (Some(encoding), _) | (None, Some(encoding)) => Some(Choice { encoding, instead: None }),
+        (Some(encoding), _) | (None, Some(encoding)) => {
+            Some(Choice { encoding, instead: None, uncompressed })
+        }
         (None, None) => None,
     }
 }
@@ -269,6 +273,7 @@ mod tests {
             stored: false,
             lease_ends: Timestamp::MAX,
             since: Timestamp::UNIX_EPOCH,
+            protection: None,
         }
     }
 

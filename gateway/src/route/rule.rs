@@ -6,7 +6,7 @@ use dicom_dictionary_std::tags;
 use gantry_store::facts::{Facts, Origin, Priority};
 use gantry_store::index::Routed;
 
-use crate::config::{Condition, Fact, Route};
+use crate::config::{Condition, Fact, Protect, Route};
 
 /// Where an instance goes. One that a person addressed goes there and nowhere else.
 pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
@@ -17,9 +17,11 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
             purpose: addressed.purpose,
             priority: addressed.priority,
             parcel: addressed.parcel,
+            protection: by_hand(routes, &addressed.partner).under(&addressed.partner),
         }];
     }
     let mut destinations: Vec<Routed> = Vec::new();
+    let mut protect: Vec<Protect> = Vec::new();
     for facts in as_it_came(facts) {
         for route in routes.iter().filter(|route| matches(route, &facts)) {
             for partner in &route.to {
@@ -29,19 +31,43 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
                     purpose: route.purpose,
                     priority: route.priority,
                     parcel: None,
+                    protection: None,
                 };
-                match destinations.iter_mut().find(|other| other.partner == *partner) {
-                    Some(other) if route.priority < other.priority => *other = routed,
-                    Some(_) => {}
-                    None => destinations.push(routed),
+                let earlier = destinations.iter_mut().zip(&mut protect);
+                let same = |(other, _): &(&mut Routed, &mut Protect)| other.partner == *partner;
+                if let Some((other, strictest)) = earlier.into_iter().find(same) {
+                    if route.priority < other.priority {
+                        *other = routed;
+                    }
+                    if route.protect > *strictest {
+                        *strictest = route.protect.clone();
+                    }
+                } else {
+                    destinations.push(routed);
+                    protect.push(route.protect.clone());
                 }
             }
         }
+    }
+    for (routed, protect) in destinations.iter_mut().zip(&protect) {
+        routed.protection = protect.under(&routed.partner);
     }
     // An instance never goes back to whom it came from.
     destinations
         .retain(|routed| !(facts.origin.from_partner && routed.partner == facts.origin.sender));
     destinations
+}
+
+/// Under which protection something goes that a person sends: as received where a route lets identity out to that partner, or
+/// none leads there; else under the strictest of its routes, so that nobody undoes by hand what routes order.
+fn by_hand(routes: &[Route], partner: &str) -> Protect {
+    let leading = routes.iter().filter(|route| route.to.iter().any(|to| to == partner));
+    let mut protect: Vec<&Protect> = leading.map(|route| &route.protect).collect();
+    protect.sort();
+    match protect.as_slice() {
+        [] | [Protect::AsReceived, ..] => Protect::AsReceived,
+        [.., strictest] => (*strictest).clone(),
+    }
 }
 
 /// The instance as it came, and where it was fetched, as it would have come with the rest of its study: a C-MOVE to

@@ -87,6 +87,12 @@ pub(super) fn of(
                  cuts long connections is a common cause."
             ),
         ),
+        (FailureKind::NotProtected, _) => (
+            format!("Some images could not be de-identified as is ordered for {partner}, so they did not leave."),
+            "Read the reason in the technical text. A mask, a rule of the profile or its list of kinds may let them out; \
+             then press Retry now."
+                .to_owned(),
+        ),
         (FailureKind::CannotConvert, _) => (
             format!("Some images are compressed in a form that {partner} does not take, and could not be converted."),
             format!(

@@ -258,6 +258,7 @@ impl Patient {
             Purpose::DirectCare
         };
         let routed = Routed {
+            protection: None,
             partner: to.to_owned(),
             route: "emergency to St Elsewhere".to_owned(),
             purpose,

@@ -135,6 +135,8 @@ pub enum FailureKind {
     SourceUnavailable,
     /// The partner accepted it, again and again, and does not have it.
     NotStored,
+    /// It cannot be de-identified as its route orders.
+    NotProtected,
 }
 
 words!(FailureKind {
@@ -150,6 +152,7 @@ words!(FailureKind {
     SourceUnreadable = "source-unreadable",
     SourceUnavailable = "source-unavailable",
     NotStored = "not-stored",
+    NotProtected = "not-protected",
 });
 
 /// A step that the machine does not know. The delivery stays as it was.

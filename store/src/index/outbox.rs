@@ -52,6 +52,8 @@ pub struct Claim {
     pub lease_ends: Timestamp,
     /// Since when it waits: it had arrived and was ordered, or a person asked for it anew.
     pub since: Timestamp,
+    /// Under which protection it leaves; none: as it was received.
+    pub protection: Option<String>,
 }
 
 /// Where an instance belongs.
@@ -149,11 +151,14 @@ pub(super) async fn claim(
         query.push(" FOR UPDATE SKIP LOCKED), claimed AS (");
         to_sending(&mut query);
         query.push("FROM first WHERE delivery.id = first.id RETURNING delivery.*) ");
-        query.push("SELECT d.id, d.priority, d.attempt, d.deaths, ").push(ITS_INSTANCE);
+        query
+            .push("SELECT d.id, d.priority, d.attempt, d.deaths, d.protection, ")
+            .push(ITS_INSTANCE);
         query.push("claimed").push(JOINED);
         return query.fetch_all(db).await?.iter().map(read_claim).collect();
     }
-    let mut query = db.query("SELECT d.id, d.priority, d.attempt + 1 AS attempt, d.deaths, ");
+    let mut query =
+        db.query("SELECT d.id, d.priority, d.attempt + 1 AS attempt, d.deaths, d.protection, ");
     query.push(ITS_INSTANCE).push("(");
     for (index, urgency) in Priority::ALL.iter().enumerate() {
         query.push(if index == 0 { "" } else { " UNION ALL " });
@@ -806,6 +811,7 @@ fn read_claim(row: &Row, lease_ends: Timestamp) -> sqlx::Result<Claim> {
         deaths: unsigned(row, "deaths")?,
         stored: flag(row, "stored")?,
         lease_ends,
+        protection: row.try_get("protection")?,
         since: retried_at.map(super::timestamp).transpose()?.map_or(since, |at| since.max(at)),
     })
 }

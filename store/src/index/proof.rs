@@ -51,6 +51,23 @@ pub struct Unproven {
     pub sop_instance: SopInstanceUid,
     /// Its Series Instance UID.
     pub series: SeriesInstanceUid,
+    /// Under which protection it left; none: as it was received.
+    pub protection: Option<String>,
+}
+
+/// A delivery that a partner is asked to commit to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AskedFor {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The SOP Instance UID under which the partner knows it, where that is not its own.
+    pub asked_as: Option<SopInstanceUid>,
+}
+
+impl From<DeliveryId> for AskedFor {
+    fn from(delivery: DeliveryId) -> Self {
+        Self { delivery, asked_as: None }
+    }
 }
 
 /// A transfer that its partner is to be asked about.
@@ -158,7 +175,7 @@ async fn deliveries(
 ) -> sqlx::Result<(BTreeMap<SeriesInstanceUid, u64>, Vec<Unproven>)> {
     let rows = db
         .query(
-            "SELECT d.id, d.confirmed_at, i.sop_class, i.sop_instance, s.uid AS series_uid FROM delivery d \
+            "SELECT d.id, d.confirmed_at, d.protection, i.sop_class, i.sop_instance, s.uid AS series_uid FROM delivery d \
              JOIN instance i ON i.id = d.instance JOIN series s ON s.id = i.series \
              WHERE d.transfer = $1 AND d.state = 'delivered' AND ($2 IS NULL OR i.sop_instance = $2) ORDER BY d.id",
         )
@@ -180,6 +197,7 @@ async fn deliveries(
                 sop_class: parsed(row, "sop_class")?,
                 sop_instance,
                 series,
+                protection: row.try_get("protection")?,
             });
         }
     }
@@ -191,7 +209,7 @@ pub(super) async fn open(
     db: &mut Db,
     transaction: &Uid,
     partner: &str,
-    deliveries: &[DeliveryId],
+    asked: &[AskedFor],
     now: Timestamp,
 ) -> sqlx::Result<()> {
     let old = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond();
@@ -208,9 +226,15 @@ pub(super) async fn open(
         .scalar(&mut *db)
         .await?;
     db.for_rows(
-        "INSERT INTO commitment_delivery (commitment, delivery) SELECT * FROM ",
-        ["commitment", "delivery"],
-        deliveries.iter().map(|delivery| [id.into(), delivery.0.into()]).collect(),
+        "INSERT INTO commitment_delivery (commitment, delivery, asked_as) SELECT * FROM ",
+        ["commitment", "delivery", "asked_as"],
+        asked
+            .iter()
+            .map(|one| {
+                let asked_as = one.asked_as.as_ref().map(SopInstanceUid::as_str);
+                [id.into(), one.delivery.0.into(), asked_as.into()]
+            })
+            .collect(),
         "",
     )
     .await?;
@@ -233,7 +257,7 @@ pub(super) async fn reported(
     let Some(id) = id else { return Ok(None) };
     let rows = db
         .query(
-            "SELECT d.id, i.sop_instance FROM commitment_delivery c JOIN delivery d ON d.id = c.delivery \
+            "SELECT d.id, COALESCE(c.asked_as, i.sop_instance) AS sop_instance FROM commitment_delivery c JOIN delivery d ON d.id = c.delivery \
              JOIN instance i ON i.id = d.instance WHERE c.commitment = $1 AND d.state = 'delivered' ORDER BY d.id",
         )
         .bind(id)
@@ -397,7 +421,7 @@ mod tests {
     }
 
     async fn ask(index: &Index, wanted: &ProofWanted) {
-        let deliveries: Vec<_> = wanted.unproven.iter().map(|one| one.delivery).collect();
+        let deliveries: Vec<_> = wanted.unproven.iter().map(|one| one.delivery.into()).collect();
         let transaction = TRANSACTION.parse().unwrap();
         index.open_commitment(&transaction, "york", &deliveries, at(21)).await.unwrap();
     }
@@ -461,7 +485,7 @@ mod tests {
                 .open_commitment(
                     &format!("2.25.{second}").parse().unwrap(),
                     "york",
-                    &wanted.unproven.iter().map(|one| one.delivery).collect::<Vec<_>>(),
+                    &wanted.unproven.iter().map(|one| one.delivery.into()).collect::<Vec<_>>(),
                     at(second),
                 )
                 .await

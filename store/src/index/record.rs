@@ -39,6 +39,8 @@ pub struct Routed {
     pub priority: Priority,
     /// What else was sent with it.
     pub parcel: Option<ParcelId>,
+    /// Under which protection it leaves, by the name that the gateway gives it; none: as it was received.
+    pub protection: Option<String>,
 }
 
 /// What became of an arrival.

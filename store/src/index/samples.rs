@@ -166,6 +166,7 @@ impl Arrival {
     /// Routed to a partner, too.
     pub(super) fn to(mut self, partner: &str, priority: Priority) -> Self {
         self.routed.push(Routed {
+            protection: None,
             partner: partner.to_owned(),
             route: format!("{priority} to {partner}"),
             purpose: if priority == Priority::Emergency {

@@ -22,6 +22,7 @@ const SQLITE: &[Step] = &[
     (8, "completeness", include_str!("../../migrations/sqlite/0008_completeness.sql")),
     (9, "recall", include_str!("../../migrations/sqlite/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/sqlite/0010_parcel.sql")),
+    (11, "protection", include_str!("../../migrations/sqlite/0011_protection.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
@@ -33,6 +34,7 @@ const POSTGRES: &[Step] = &[
     (8, "completeness", include_str!("../../migrations/postgres/0008_completeness.sql")),
     (9, "recall", include_str!("../../migrations/postgres/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/postgres/0010_parcel.sql")),
+    (11, "protection", include_str!("../../migrations/postgres/0011_protection.sql")),
 ];
 
 const TABLE: &str = "_sqlx_migrations";

@@ -738,6 +738,7 @@ struct Wanted<'a> {
     instance: i64,
     /// Whether its route is more urgent than those before.
     raised: bool,
+    protection: Option<String>,
 }
 
 /// What the routes of one arrival came to.
@@ -789,7 +790,8 @@ impl<'a> Orders<'a> {
             order.parcel = Some(parcel);
             self.parcels.push((order.id, study, parcel));
         }
-        self.wanted.push(Wanted { arrival, facts, transfer, instance, raised });
+        let protection = routed.protection.clone();
+        self.wanted.push(Wanted { arrival, facts, transfer, instance, raised, protection });
         Ok(())
     }
 
@@ -873,11 +875,12 @@ impl<'a> Orders<'a> {
                 state.into(),
                 due.into(),
                 turn.into(),
+                wanted.protection.as_deref().into(),
             ])
         };
         let added = db.for_rows(
-            "INSERT INTO delivery (transfer, instance, partner, priority, state, due, turn) SELECT * FROM ",
-            ["transfer", "instance", "partner", "priority", "state", "due", "turn"],
+            "INSERT INTO delivery (transfer, instance, partner, priority, state, due, turn, protection) SELECT * FROM ",
+            ["transfer", "instance", "partner", "priority", "state", "due", "turn", "protection"],
             self.wanted.iter().filter_map(row).collect(),
             // Without the condition, SQLite takes what follows for that of a join.
             " WHERE true ON CONFLICT (instance, transfer) DO NOTHING RETURNING transfer, instance",

@@ -167,6 +167,8 @@ fn of_failure(kind: FailureKind) -> Exit {
         | FailureKind::TimedOut
         | FailureKind::Aborted
         | FailureKind::SourceUnavailable => Exit::Temporary,
+        // A safety rule said no.
+        FailureKind::NotProtected => Exit::Unsafe,
         FailureKind::CannotConvert | FailureKind::SourceUnreadable | FailureKind::NotStored => {
             Exit::Failed
         }

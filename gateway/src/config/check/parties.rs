@@ -172,6 +172,11 @@ impl Check {
             may,
             proof: self.means_of_proof(section, &body.proof),
             recall: self.means_of_recall(section, &body.recall),
+            seal_to: self
+                .texts(section, &body.seal_to, |text| Ok(section.path(text)))
+                .into_iter()
+                .map(|(_, path)| path)
+                .collect(),
             phone,
         })
     }

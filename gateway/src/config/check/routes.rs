@@ -118,13 +118,23 @@ impl Check {
             .and_then(|written| self.note(section, written.span(), protection(written.get_ref())));
         if let (Some(Purpose::Research), Some(written)) = (purpose, &body.purpose) {
             let understood_otherwise = body.protect.is_some() && protect.is_none();
-            if !understood_otherwise {
+            if !understood_otherwise && matches!(protect, None | Some(Protect::AsReceived)) {
                 let bad = Bad::new(
                     "research never gets identity",
                     "as received",
-                    "Remove this route: this version does not have pseudonymisation and anonymisation yet.",
+                    "Write protect = { pseudonymise = \"…\" } with the name of a [[project]].",
                 );
                 self.problem(section, written.span(), bad);
+            }
+        }
+        if let Some(written) = &body.protect_at {
+            let word = self.text(section, &body.protect_at, |text| {
+                words::one_of("protect-at", text, &[("forwarding", Some(())), ("intake", None)])
+            });
+            if word.is_some() && matches!(protect, None | Some(Protect::AsReceived)) {
+                let help = "Remove it, or write protect = { pseudonymise = \"…\" }.";
+                let bad = Bad::new("nothing is protected by this route", "without protect", help);
+                self.warning(section, written.span(), bad);
             }
         }
         Some(Route {
@@ -278,23 +288,22 @@ fn keyword(tag: Tag) -> Option<&'static str> {
 }
 
 fn protection(written: &toml::Value) -> Result<Protect, Bad> {
-    let instead = "Write protect = \"as-received\" if the partner may have the identity; otherwise remove the route.";
-    match written {
-        toml::Value::String(word) if word == "as-received" => Ok(Protect::AsReceived),
-        toml::Value::String(word) if word == "seal" => {
-            Err(Bad::not_yet("protect = \"seal\"", instead))
+    const HELP: &str = "Write \"as-received\", \"seal\", { pseudonymise = \"…\" } or { anonymise = \"…\" } with the \
+                        name of a [[project]].";
+    let table = match written {
+        toml::Value::String(word) if word == "as-received" => return Ok(Protect::AsReceived),
+        toml::Value::String(word) if word == "seal" => return Ok(Protect::Seal),
+        toml::Value::Table(table) if table.len() == 1 => table,
+        _ => return Err(Bad::new("this protection is unknown", "unknown", HELP)),
+    };
+    match table.iter().next() {
+        Some((key, toml::Value::String(project))) if key == "pseudonymise" => {
+            Ok(Protect::Pseudonymise(project.clone()))
         }
-        toml::Value::Table(table) if table.contains_key("pseudonymise") => {
-            Err(Bad::not_yet("pseudonymisation on the way out", instead))
+        Some((key, toml::Value::String(project))) if key == "anonymise" => {
+            Ok(Protect::Anonymise(project.clone()))
         }
-        toml::Value::Table(table) if table.contains_key("anonymise") => {
-            Err(Bad::not_yet("anonymisation on the way out", instead))
-        }
-        _ => Err(Bad::new(
-            "this protection is unknown",
-            "unknown",
-            "Write protect = \"as-received\".",
-        )),
+        _ => Err(Bad::new("this protection is unknown", "unknown", HELP)),
     }
 }
 

@@ -421,7 +421,7 @@ to = "ri"
     assert_eq!(partner.compress, Compress::Auto);
     let route = &config.routes[0];
     assert_eq!(
-        (route.priority, route.purpose, route.protect),
+        (route.priority, route.purpose, route.protect.clone()),
         (Priority::Routine, Purpose::DirectCare, Protect::AsReceived)
     );
 }
