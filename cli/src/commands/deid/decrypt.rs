@@ -55,7 +55,7 @@ struct FailedFile {
 
 pub(super) fn run(arguments: &Decrypt, output: Output) -> Result<Exit, Failure> {
     let key = arguments.key.read()?;
-    let mut work = search(&arguments.paths)?;
+    let mut work = search(&arguments.paths, &arguments.to)?;
     work.retain(|one| one.named || one.name.extension().is_some_and(|end| end == "p7m"));
     if work.is_empty() {
         return Err(Failure::new(Exit::NotFound, "there is no file whose name ends with .p7m"));

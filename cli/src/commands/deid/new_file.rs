@@ -81,14 +81,16 @@ fn already(path: &Path, by_us: bool) -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, text)
 }
 
-/// The files of these paths: those that were named, and all in the folders that were named, in the order of their names.
-pub(super) fn search(paths: &[PathBuf]) -> Result<Vec<Work>, Failure> {
+/// The files of these paths: those that were named, and all in the folders that were named, in the order of their names. What
+/// is in the folder that is written to is left out, as it may lie in one of them.
+pub(super) fn search(paths: &[PathBuf], to: &Path) -> Result<Vec<Work>, Failure> {
+    let to = fs::canonicalize(to).ok();
     let mut found = Vec::new();
     for path in paths {
         // Follows links that a person names, and none that lie in folders: those may lead anywhere, and in circles.
         let there = fs::metadata(path).map_err(|error| Failure::of_file("read", path, &error))?;
         if there.is_dir() {
-            search_folder(path, &mut found)?;
+            search_folder(path, to.as_deref(), &mut found)?;
         } else {
             let name = path.file_name().map(PathBuf::from).unwrap_or_default();
             found.push(Work { from: path.clone(), name, named: true });
@@ -97,10 +99,15 @@ pub(super) fn search(paths: &[PathBuf]) -> Result<Vec<Work>, Failure> {
     Ok(found)
 }
 
-fn search_folder(folder: &Path, found: &mut Vec<Work>) -> Result<(), Failure> {
+fn search_folder(folder: &Path, to: Option<&Path>, found: &mut Vec<Work>) -> Result<(), Failure> {
     let mut folders = vec![folder.to_owned()];
     while let Some(here) = folders.pop() {
         let failed = |error: io::Error| Failure::of_file("read", &here, &error);
+        if let Some(to) = to
+            && fs::canonicalize(&here).map_err(failed)? == to
+        {
+            continue;
+        }
         let mut entries: Vec<_> =
             fs::read_dir(&here).and_then(Iterator::collect).map_err(failed)?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -152,6 +159,23 @@ mod tests {
         put(&mut forced, "below/a.dcm", "two").unwrap();
         assert!(put(&mut forced, "below/a.dcm", "three").is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+    }
+
+    #[test]
+    fn what_was_written_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let to = place.path().join("to");
+        fs::create_dir_all(to.join("below")).unwrap();
+        fs::create_dir_all(place.path().join("from")).unwrap();
+        for name in ["a.dcm", "from/b.dcm", "to/c.dcm", "to/below/d.dcm"] {
+            fs::write(place.path().join(name), name).unwrap();
+        }
+
+        let found = search(&[place.path().to_owned()], &place.path().join("from/../to")).unwrap();
+
+        let names: Vec<_> = found.iter().map(|work| work.name.to_str().unwrap()).collect();
+        assert_eq!(names, ["a.dcm", "from/b.dcm"]);
+        assert!(found.iter().all(|work| !work.named));
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl From<io::Error> for Refused {
 
 pub(super) fn run(arguments: &Recover, output: Output) -> Result<Exit, Failure> {
     let key = arguments.key.read()?;
-    let work = search(&arguments.paths)?;
+    let work = search(&arguments.paths, &arguments.to)?;
     let mut folder = Folder::open(&arguments.to, arguments.force)?;
     let log = folder.path().join(LOG);
     let failed_to_log = |error: io::Error| {
