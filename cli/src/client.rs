@@ -153,6 +153,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// How long it will be, if the node says so.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
     /// The next bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {

@@ -3,6 +3,7 @@
 mod alarm;
 mod check;
 mod completions;
+mod deid;
 mod demo;
 mod init;
 mod keys;
@@ -73,6 +74,7 @@ enum Command {
     Route(route::Arguments),
     Web(web::Arguments),
     Keys(keys::Arguments),
+    Deid(deid::Arguments),
     Retention(retention::Arguments),
     Scrub(scrub::Arguments),
     Alarm(alarm::Arguments),
@@ -96,6 +98,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Route(arguments) => route::run(arguments, &global, output).await,
         Command::Web(arguments) => web::run(&arguments, &global, output).await,
         Command::Keys(arguments) => keys::run(&arguments, &global, output),
+        Command::Deid(arguments) => deid::run(&arguments, output),
         Command::Retention(arguments) => retention::run(arguments, &global, output).await,
         Command::Scrub(arguments) => scrub::run(&arguments, &global, output).await,
         Command::Alarm(arguments) => alarm::run(&arguments, &global, output).await,

@@ -3,13 +3,15 @@
 mod count;
 mod keep;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use gantry_deidentify::seal::secure_file::{self, Encryptor, Inside};
+use gantry_deidentify::seal::{Recipient, SealError, SealRng};
 use gantry_gateway::web::part10::{Head, HeadReader};
 use gantry_store::dicom::StudyInstanceUid;
 use jiff::Timestamp;
@@ -87,17 +89,25 @@ struct Show {
 /// Write a study's images into a folder, as DICOM files
 ///
 /// The data sets are those that were received, compared by SHA-256 while they are written. The files hold patient data in
-/// full. Nothing is overwritten.
+/// full, unless they are encrypted: then they are Secure DICOM Files (PS3.10 7.4), of which only those whose certificates
+/// were named can read more than the name. Nothing is overwritten.
 #[derive(Args, Debug)]
-#[command(
-    before_help = "Example:\n  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head"
-)]
+#[command(before_help = "\
+Examples:
+  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head
+  gantry study export 1.2.826.0.1.3680043.8.498.1 --into /media/usb/ct-head --encrypt-to york.crt")]
 struct Export {
     /// Study Instance UID
     uid: StudyInstanceUid,
     /// The folder, made if it is not there
     #[arg(long, value_name = "DIR")]
     into: PathBuf,
+    /// Encrypt each file to the certificates in this file, PEM or DER; may be repeated
+    #[arg(long, value_name = "CERT")]
+    encrypt_to: Vec<PathBuf>,
+    /// With a digest inside, as PS3.15 D.1 asks for; `gantry deid decrypt` takes it out again, few other programs do
+    #[arg(long, requires = "encrypt_to")]
+    digest: bool,
 }
 
 /// What `study export --json` prints.
@@ -106,6 +116,8 @@ struct Exported {
     instances: u64,
     bytes: u64,
     files: Vec<PathBuf>,
+    /// Who can read them: SHA-256 of their certificates. Empty where everybody can.
+    encrypted_to: Vec<String>,
 }
 
 pub(crate) async fn run(
@@ -224,6 +236,7 @@ async fn show(arguments: &Show, node: &mut Client, output: Output) -> Result<Exi
 }
 
 async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result<Exit, Failure> {
+    let sealing = Sealing::read(arguments)?;
     let detail = read(&arguments.uid, node).await?;
     let folder = &arguments.into;
     fs::create_dir_all(folder).map_err(|error| Failure::of_file("make", folder, &error))?;
@@ -239,13 +252,14 @@ async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result
         return Err(Failure::new(Exit::NotFound, text).hint("its sender may send it again"));
     }
     let bar = output.bar(wanted.len() as u64, "Exporting");
-    let mut exported = Exported { instances: 0, bytes: 0, files: Vec::new() };
+    let encrypted_to = sealing.recipients.iter().map(|one| one.fingerprint_hex()).collect();
+    let mut exported = Exported { instances: 0, bytes: 0, files: Vec::new(), encrypted_to };
     for (series, instance) in wanted {
         // A version that another one replaced keeps its number in the name, so that both fit.
         let version =
             if instance.version > 1 { format!("-v{}", instance.version) } else { String::new() };
         let name = format!(
-            "{}-{:03}-{}{version}.dcm",
+            "{}-{:03}-{}{version}.{}",
             series
                 .modality
                 .as_deref()
@@ -254,9 +268,10 @@ async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result
                 .to_lowercase(),
             series.number.unwrap_or(0),
             instance.sop_instance_uid,
+            if sealing.recipients.is_empty() { "dcm" } else { secure_file::EXTENSION },
         );
         let path = folder.join(name);
-        exported.bytes += write(instance, &path, node).await?;
+        exported.bytes += write(instance, &path, &sealing, node).await?;
         exported.instances += 1;
         exported.files.push(path);
         bar.inc(1);
@@ -271,8 +286,35 @@ async fn export(arguments: &Export, node: &mut Client, output: Output) -> Result
             folder.display(),
             words::bytes(exported.bytes)
         ))?;
+        for recipient in &sealing.recipients {
+            let (who, print) = (recipient.subject(), recipient.fingerprint_hex());
+            output.line(format_args!("encrypted to {who}, SHA-256 {print}"))?;
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Whom what is exported is encrypted to.
+struct Sealing {
+    /// Nobody: it is not encrypted.
+    recipients: Vec<Recipient>,
+    inside: Inside,
+}
+
+impl Sealing {
+    fn read(arguments: &Export) -> Result<Self, Failure> {
+        let (mut recipients, now) = (Vec::new(), Timestamp::now());
+        for path in &arguments.encrypt_to {
+            let bytes = fs::read(path).map_err(|error| Failure::of_file("read", path, &error))?;
+            let read = Recipient::from_pem_or_der(&bytes, now).map_err(|error| {
+                let text = format_args!("cannot encrypt to {}: {error}", path.display());
+                Failure::new(Exit::Usage, text)
+            })?;
+            recipients.extend(read);
+        }
+        let inside = if arguments.digest { Inside::Digested } else { Inside::Data };
+        Ok(Self { recipients, inside })
+    }
 }
 
 /// A modality comes from a peer, and is about to be part of a file's name.
@@ -281,10 +323,15 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Writes one instance; a file that does not turn out right is removed again.
-async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u64, Failure> {
+async fn write(
+    instance: &Instance,
+    path: &Path,
+    sealing: &Sealing,
+    node: &mut Client,
+) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::of_file("write", path, &error);
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.map_err(|error| match error.kind() {
+    let file = opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             failed(error).hint("name a folder that is not there yet")
         }
@@ -294,11 +341,12 @@ async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u6
         let mut stream =
             node.stream(&format!("/api/v1/objects/{}/part10", instance.object)).await?;
         let mut check = Check::default();
+        let mut written = Written::begin(file, sealing, stream.length())?;
         while let Some(bytes) = stream.next().await? {
             check.take(&bytes)?;
-            file.write_all(&bytes).map_err(failed)?;
+            written.take(&bytes).map_err(failed)?;
         }
-        file.sync_all().map_err(failed)?;
+        written.end()?.sync_all().map_err(failed)?;
         if check.ended() == instance.digest.0 {
             return Ok(instance.length);
         }
@@ -315,6 +363,44 @@ async fn write(instance: &Instance, path: &Path, node: &mut Client) -> Result<u6
         let _ = fs::remove_file(path);
     }
     written
+}
+
+/// A file that is being written, in plain or encrypted; what is encrypted is never on the disk in plain.
+enum Written {
+    Plain(File),
+    Sealed(Box<Encryptor<File>>),
+}
+
+impl Written {
+    fn begin(file: File, sealing: &Sealing, length: Option<u64>) -> Result<Self, Failure> {
+        if sealing.recipients.is_empty() {
+            return Ok(Self::Plain(file));
+        }
+        // The length stands at the beginning of what is encrypted.
+        let length = length.ok_or_else(|| {
+            Failure::new(Exit::Failed, "the node does not say how long the image is")
+        })?;
+        let failed = |error: SealError| Failure::because(Exit::Failed, &error);
+        let mut rng = SealRng::from_system().map_err(|error| failed(error.into()))?;
+        let sealed = Encryptor::new(file, length, sealing.inside, &sealing.recipients, &mut rng);
+        Ok(Self::Sealed(Box::new(sealed.map_err(failed)?)))
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_all(bytes),
+            Self::Sealed(sealed) => sealed.write_all(bytes),
+        }
+    }
+
+    fn end(self) -> Result<File, Failure> {
+        match self {
+            Self::Plain(file) => Ok(file),
+            Self::Sealed(sealed) => {
+                sealed.finish().map_err(|error| Failure::because(Exit::Failed, &error))
+            }
+        }
+    }
 }
 
 /// Digests the data set of a file that comes in pieces.

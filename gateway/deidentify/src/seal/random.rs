@@ -45,7 +45,8 @@ impl SealRng {
         Self::derive(key, b"gantry seal context 1\0", &[context])
     }
 
-    /// Numbers that key, content and recipients determine, the order of recipients apart.
+    /// Numbers that key, content and recipients determine, the order of recipients apart. The content must be all that is
+    /// sealed with them.
     pub fn for_content(key: &[u8; 32], content: &[u8], recipients: &[Recipient]) -> Self {
         let digest = digest(&SHA256, content);
         let recipients = in_order(recipients);
