@@ -4,6 +4,8 @@
 //! original cannot be sent where a protected copy was ordered: there is no way to write that. Today there is one
 //! protection, `as-received`; the configuration refuses the others until they are here.
 
+pub mod codec;
+
 use bytes::Bytes;
 use gantry_store::dicom::{SopClassUid, SopInstanceUid, TransferSyntax};
 use gantry_store::facts::Digest;
