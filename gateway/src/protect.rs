@@ -11,6 +11,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
+pub mod codec;
+
 use bytes::Bytes;
 use gantry_deidentify::engine::{Deidentifier, SetAside};
 use gantry_deidentify::pixels::mask::Library;

@@ -11,11 +11,12 @@
 
 use std::fmt;
 
-use dicom_dictionary_std::uids;
+use dicom_dictionary_std::{tags, uids};
 use gantry_store::dicom::TransferSyntax;
 use thiserror::Error;
 
-use super::image::{Image, ImageError};
+use super::image::{ImageError, frames, positive};
+use crate::data_set::DataSet;
 
 mod jpeg;
 mod jpeg2000;
@@ -194,9 +195,9 @@ impl Eraser {
 }
 
 impl Codestreams {
-    /// Prepares for the top-level pixel data of an image in this transfer syntax.
-    pub fn new(syntax: &TransferSyntax, image: &Image) -> Result<Self, CodestreamError> {
-        let pixels = u64::from(image.rows) * u64::from(image.columns);
+    /// Prepares for the top-level pixel data of a data set in this transfer syntax. Asks of its attributes for the number
+    /// of frames, and, if they are RLE, for their size.
+    pub fn new(syntax: &TransferSyntax, data_set: &DataSet) -> Result<Self, CodestreamError> {
         let mut notes = Vec::new();
         let kind = match syntax.uid() {
             uids::JPEG_BASELINE8_BIT
@@ -212,9 +213,13 @@ impl Codestreams {
             | uids::HTJ2K_LOSSLESS
             | uids::HTJ2K_LOSSLESS_RPCL
             | uids::HTJ2K => Kind::Jpeg2000,
-            // Single bits are eight to a byte of a segment (PS3.5 G.2).
-            uids::RLE_LOSSLESS if image.allocated == 1 => Kind::Rle { pixels: pixels.div_ceil(8) },
-            uids::RLE_LOSSLESS => Kind::Rle { pixels },
+            uids::RLE_LOSSLESS => {
+                let number = |tag| positive(data_set, tag).map(u64::from);
+                let pixels = number(tags::ROWS)? * number(tags::COLUMNS)?;
+                // Single bits are eight to a byte of a segment (PS3.5 G.2).
+                let is_bits = number(tags::BITS_ALLOCATED)? == 1;
+                Kind::Rle { pixels: if is_bits { pixels.div_ceil(8) } else { pixels } }
+            }
             uids::DEFLATED_IMAGE_FRAME_COMPRESSION => {
                 notes.push(Note::Deflated);
                 Kind::Opaque
@@ -226,7 +231,7 @@ impl Codestreams {
             _ => return Err(CodestreamError::NotCleanable(syntax.clone())),
         };
         Ok(Self {
-            frames: image.frames,
+            frames: frames(data_set)?,
             kind,
             next: 0,
             begin: 0,

@@ -125,12 +125,7 @@ impl Image {
     /// Reads the attributes of a data set (or of an icon's item) whose pixel data are in this attribute.
     pub fn of(data_set: &DataSet, pixel_data: Tag) -> Result<Self, ImageError> {
         let number = |tag| data_set.unsigned_short(tag).ok_or(ImageError::Missing(tag));
-        let positive = |tag| {
-            number(tag).and_then(|number| match number {
-                0 => Err(ImageError::inconsistent(tag, "is 0")),
-                number => Ok(number),
-            })
-        };
+        let positive = |tag| positive(data_set, tag);
         let cell = match pixel_data {
             tags::FLOAT_PIXEL_DATA => Cell::Float,
             tags::DOUBLE_FLOAT_PIXEL_DATA => Cell::Double,
@@ -174,17 +169,12 @@ impl Image {
                 return Err(ImageError::inconsistent(tags::PLANAR_CONFIGURATION, "is not 0 or 1"));
             }
         };
-        let frames = match data_set.text(tags::NUMBER_OF_FRAMES).as_deref() {
-            None | Some("") => Some(1),
-            Some(text) => text.trim_start_matches('+').parse().ok().filter(|frames| *frames > 0),
-        };
-        let why = "is not a number of frames";
         let photometric = data_set.text(tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
         Ok(Self {
             rows: positive(tags::ROWS)?,
             columns: positive(tags::COLUMNS)?,
             samples,
-            frames: frames.ok_or(ImageError::inconsistent(tags::NUMBER_OF_FRAMES, why))?,
+            frames: frames(data_set)?,
             allocated,
             stored,
             high_bit,
@@ -241,4 +231,23 @@ impl Image {
     fn samples_per_cell(&self) -> u16 {
         if self.photometric.is_subsampled() && self.samples == 3 { 2 } else { self.samples }
     }
+}
+
+/// An attribute that is a number from 1.
+pub(super) fn positive(data_set: &DataSet, tag: Tag) -> Result<u16, ImageError> {
+    match data_set.unsigned_short(tag) {
+        None => Err(ImageError::Missing(tag)),
+        Some(0) => Err(ImageError::inconsistent(tag, "is 0")),
+        Some(number) => Ok(number),
+    }
+}
+
+/// Number of Frames (0028,0008); 1 where it is not said (PS3.3 C.7.6.6).
+pub(super) fn frames(data_set: &DataSet) -> Result<u32, ImageError> {
+    let frames = match data_set.text(tags::NUMBER_OF_FRAMES).as_deref() {
+        None | Some("") => Some(1),
+        Some(text) => text.trim_start_matches('+').parse().ok().filter(|frames| *frames > 0),
+    };
+    let why = "is not a number of frames";
+    frames.ok_or(ImageError::inconsistent(tags::NUMBER_OF_FRAMES, why))
 }

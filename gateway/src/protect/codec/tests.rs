@@ -115,20 +115,18 @@ fn part10(path: &Path, name: &str) -> Option<Source> {
     Some(Source { name: name.to_owned(), syntax, data_set: data_set.to_vec() })
 }
 
-fn parse(source: &Source) -> Option<(Parsed, Image)> {
+fn parse(source: &Source) -> Option<Parsed> {
     let parsed = data_set::read(&source.syntax, &source.data_set).ok()?;
-    let pixel_data = parsed.pixel_data.as_ref().filter(|pixel_data| pixel_data.encapsulated)?;
-    let image = Image::of(&parsed.data_set, pixel_data.tag).ok()?;
-    Some((parsed, image))
+    parsed.pixel_data.as_ref().is_some_and(|pixel_data| pixel_data.encapsulated).then_some(parsed)
 }
 
 /// The data set with its compressed pixel data emptied of text, in pieces.
 fn emptied(source: &Source) -> Option<Result<(Vec<u8>, Cleaned), CodestreamError>> {
-    let (parsed, image) = parse(source)?;
-    let value = parsed.pixel_data?.value;
+    let parsed = parse(source)?;
+    let value = parsed.pixel_data.clone()?.value;
     let mut out = source.data_set.clone();
     let empty = |out: &mut Vec<u8>| {
-        let mut walk = Codestreams::new(&source.syntax, &image)?;
+        let mut walk = Codestreams::new(&source.syntax, &parsed.data_set)?;
         let mut offset = 0;
         for piece in out[value.start as usize..value.end as usize].chunks_mut(4093) {
             walk.feed(offset, piece)?;
@@ -141,7 +139,7 @@ fn emptied(source: &Source) -> Option<Result<(Vec<u8>, Cleaned), CodestreamError
 
 /// The data set with text in its first frame, and behind its last: where each format has room for it.
 fn with_text(source: &Source) -> Option<Source> {
-    let (parsed, _) = parse(source)?;
+    let parsed = parse(source)?;
     let value = parsed.pixel_data?.value;
     let value = value.start as usize..value.end as usize;
     let (mut items, mut rest) = (Vec::new(), &source.data_set[value.clone()]);

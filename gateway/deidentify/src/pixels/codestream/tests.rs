@@ -1,25 +1,18 @@
-use dicom_core::Tag;
+use dicom_core::{Tag, VR};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pixels::image::{Cell, Photometric};
+use crate::data_set::Element;
 
 const TEXT: &[u8] = b"Doe^Jane 9990548609";
 
-fn image(frames: u32) -> Image {
-    Image {
-        rows: 4,
-        columns: 3,
-        samples: 1,
-        frames,
-        allocated: 16,
-        stored: 12,
-        high_bit: 11,
-        signed: false,
-        by_plane: false,
-        photometric: Photometric::Monochrome2,
-        cell: Cell::Integer,
+fn attributes(frames: u32) -> DataSet {
+    let mut set = DataSet::default();
+    for (tag, number) in [(tags::ROWS, 4_u16), (tags::COLUMNS, 3), (tags::BITS_ALLOCATED, 16)] {
+        set.put(Element::new(tag, VR::US, number.to_le_bytes()));
     }
+    set.put(Element::new(tags::NUMBER_OF_FRAMES, VR::IS, frames.to_string()));
+    set
 }
 
 fn item(payload: &[u8]) -> Vec<u8> {
@@ -38,7 +31,7 @@ fn clean_in(
     value: &[u8],
     pieces: impl IntoIterator<Item = usize>,
 ) -> Result<(Vec<u8>, Cleaned), CodestreamError> {
-    let mut walk = Codestreams::new(&syntax.parse().unwrap(), &image(frames))?;
+    let mut walk = Codestreams::new(&syntax.parse().unwrap(), &attributes(frames))?;
     let (mut out, mut at) = (value.to_vec(), 0);
     let mut pieces = pieces.into_iter();
     while at < out.len() {
@@ -345,7 +338,7 @@ fn video_and_what_is_private_is_refused_and_what_is_not_searched_is_said() {
         uids::EXPLICIT_VR_LITTLE_ENDIAN,
         "1.2.3.4",
     ] {
-        let refused = Codestreams::new(&uid.parse().unwrap(), &image(1)).map(drop);
+        let refused = Codestreams::new(&uid.parse().unwrap(), &attributes(1)).map(drop);
         assert_eq!(refused, Err(CodestreamError::NotCleanable(uid.parse().unwrap())));
     }
     let deflated = uids::DEFLATED_IMAGE_FRAME_COMPRESSION;
