@@ -5,8 +5,6 @@
 //! configuration does not know any more lets nothing out. De-identification is `gantry-deidentify`'s; what it sets aside
 //! does not leave.
 
-pub mod codec;
-
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};

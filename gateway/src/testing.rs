@@ -29,6 +29,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         proof: crate::config::ProofMeans::Auto,
         recall: crate::config::RecallMeans::Phone,
         phone: None,
+        seal_to: Vec::new(),
     }
 }
 

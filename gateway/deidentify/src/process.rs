@@ -132,7 +132,7 @@ enum Filter {
     /// Boxes, unused bits and what is behind the last pixel go.
     Native(Box<(DataSet, Image, Vec<Area>)>),
     /// What compressed frames hide goes.
-    Codestreams(TransferSyntax, Box<Image>),
+    Codestreams(TransferSyntax, Box<DataSet>),
 }
 
 /// What is to be done with the pixels of an object.
@@ -331,13 +331,13 @@ fn content(
     let behind = made.data_set.elements.iter().filter(|element| !before(element));
     behind.for_each(|element| element.write(made.form, &mut tail));
     let filter = match (&made.pixel_data, &plan.image, received) {
-        (Some(pixel_data), Some(image), received) if pixel_data.encapsulated => {
+        (Some(pixel_data), Some(_), received) if pixel_data.encapsulated => {
             if received.is_some() {
                 let mut splice =
                     Splice { head, pixels: Some((pixel_data.clone(), Filter::None)), tail };
                 return recoded(&mut splice, plan, source, syntax, tools);
             }
-            Filter::Codestreams(syntax.clone(), Box::new(image.clone()))
+            Filter::Codestreams(syntax.clone(), Box::new(made.data_set.clone()))
         }
         (Some(_), Some(image), Some(received)) => {
             Filter::Native(Box::new((received, image.clone(), plan.boxes.clone())))
@@ -433,8 +433,8 @@ impl Filter {
                 let native = Native::new(data_set, image, boxes, length).map_err(pixels)?;
                 Running::Native(Box::new(native), Vec::new())
             }
-            Self::Codestreams(syntax, image) => {
-                let codestreams = Codestreams::new(syntax, image).map_err(pixels)?;
+            Self::Codestreams(syntax, data_set) => {
+                let codestreams = Codestreams::new(syntax, data_set).map_err(pixels)?;
                 Running::Codestreams(Box::new(codestreams), Vec::new())
             }
         })
