@@ -588,6 +588,8 @@ pub struct Route {
     pub priority: Priority,
     /// Under which protection.
     pub protect: Protect,
+    /// Whether protection is at intake: then only the protected copy is kept.
+    pub at_intake: bool,
 }
 
 /// `protect` of a route, the strictest last.

@@ -8,7 +8,8 @@
 pub mod backlog;
 pub mod drain;
 pub mod fetching;
-pub mod receive;
+pub mod protecting;
+mod receive;
 mod storing;
 pub mod sweep;
 
@@ -79,6 +80,7 @@ mod tests {
                 routes: config_in(self.folder.path(), &[("a", "A", &[]), ("b", "B", &[])])
                     .routes
                     .into(),
+                protections: std::collections::BTreeMap::new(),
                 handoff,
                 wake: self.rung.clone(),
             }

@@ -229,6 +229,8 @@ async fn record(
     let mut arrivals = Vec::new();
     for (object, facts) in read {
         match facts {
+            // An original in the spool of which only a protected copy may be kept: the drain makes that.
+            Ok(facts) if !route::at_intake(routes, &facts).is_empty() => {}
             Ok(facts) => {
                 let routed =
                     if order_deliveries { route::destinations(routes, &facts) } else { Vec::new() };

@@ -7,4 +7,4 @@
 pub mod explain;
 pub mod rule;
 
-pub use rule::{destinations, may_be_emergency};
+pub use rule::{at_intake, destinations, may_be_emergency};

@@ -285,6 +285,7 @@ impl Node {
             delivered,
             durability,
             routes: config.routes.clone().into(),
+            protections: config.protections.clone(),
             handoff,
             wake,
         };

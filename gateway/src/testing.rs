@@ -70,6 +70,7 @@ pub(crate) fn config_with(partners: &[(&str, &str, &[Fingerprint])]) -> Config {
             purpose: Purpose::DirectCare,
             priority: Priority::Routine,
             protect: Protect::AsReceived,
+            at_intake: false,
         }],
         protections: std::collections::BTreeMap::new(),
     }
@@ -110,6 +111,7 @@ pub(crate) fn facts(number: u64) -> Facts {
         length: 10,
         digest: Digest([number as u8; 32]),
         pixel_data_offset: None,
+        protected: None,
         attributes,
     }
 }

@@ -321,6 +321,9 @@ pub struct Facts {
     /// Where in the data set the Pixel Data element begins, for a native or encapsulated one that is not deflated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_data_offset: Option<u64>,
+    /// Under which protection it was made at intake, of what was received and is not kept; none: it is what was received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected: Option<String>,
     /// What index and routes read.
     pub attributes: Attributes,
 }

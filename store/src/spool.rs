@@ -12,7 +12,7 @@
 //! All calls block, so they belong on threads that may.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -179,6 +179,11 @@ impl Spool {
                     fs::remove_file(&path).map_err(failed("remove an unfinished file"))?;
                     swept.removed += 1;
                 }
+                Some("held") => {
+                    let again = path.with_extension("sealed");
+                    fs::rename(&path, &again).map_err(failed("take an entry up again"))?;
+                    swept.entries.extend(object_of(&again));
+                }
                 Some("sealed") => swept.entries.extend(object_of(&path)),
                 _ => {}
             }
@@ -310,6 +315,37 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("remove an entry")(error)),
         }
+    }
+
+    /// Removes an original of which a protected copy is safe. What its header held of its key is overwritten first, so what
+    /// the disk keeps of it cannot be opened by whoever finds it, this node included.
+    pub fn erase(&self, object: ObjectId) -> Result<(), SpoolError> {
+        match OpenOptions::new().write(true).open(self.path(object)) {
+            Ok(mut file) => {
+                file.write_all(&[0; HEADER])
+                    .and_then(|()| file.sync_data())
+                    .map_err(failed("erase an entry"))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("erase an entry")(error)),
+        }
+        self.remove(object)
+    }
+
+    /// Holds an entry back that may not go on as it is, until the next start tries again.
+    pub fn hold(&self, object: ObjectId) -> Result<PathBuf, SpoolError> {
+        let held = self.folder.join(format!("{object}.held"));
+        fs::rename(self.path(object), &held).map_err(failed("hold an entry back"))?;
+        Ok(held)
+    }
+
+    /// How many are held back.
+    pub fn held_back(&self) -> Result<u64, SpoolError> {
+        let entries = fs::read_dir(&self.folder).map_err(failed("list"))?;
+        let held = entries
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "held"));
+        Ok(held.count() as u64)
     }
 
     fn gone(&self, length: u64) {

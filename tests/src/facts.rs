@@ -29,6 +29,7 @@ pub fn ct_slice(object: ObjectId, study: u32, series: u32, number: u32) -> Facts
         length: 524_288,
         digest: Digest(digest),
         pixel_data_offset: None,
+        protected: None,
         attributes: Attributes::default(),
     }
 }

@@ -81,6 +81,7 @@ struct RouteView<'a> {
     to: &'a [String],
     purpose: &'static str,
     priority: &'static str,
+    protect: String,
 }
 
 /// An explanation as it is shown: the node's answer, or our own.
@@ -113,6 +114,10 @@ struct Destination {
     route: String,
     priority: String,
     purpose: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protection: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    protected_at_intake: bool,
 }
 
 #[derive(Serialize)]
@@ -160,6 +165,11 @@ fn list(config: &Config, output: Output) -> Result<Exit, Failure> {
             to: &route.to,
             purpose: route.purpose.as_str(),
             priority: route.priority.as_str(),
+            protect: format!(
+                "{}{}",
+                route.protect,
+                if route.at_intake { ", at intake" } else { "" }
+            ),
         })
         .collect();
     if output.is_json() {
@@ -174,9 +184,11 @@ fn list(config: &Config, output: Output) -> Result<Exit, Failure> {
                 route.to.join(", "),
                 route.priority.to_owned(),
                 route.purpose.to_owned(),
+                route.protect.clone(),
             ]
         });
-        output.table(&["ROUTE", "WHEN", "TO", "PRIORITY", "PURPOSE"], rows.collect())?;
+        let heads = ["ROUTE", "WHEN", "TO", "PRIORITY", "PURPOSE", "PROTECT"];
+        output.table(&heads, rows.collect())?;
     }
     Ok(Exit::Done)
 }
@@ -232,6 +244,7 @@ fn of_scan(
         length: scan.length,
         digest: scan.digest,
         pixel_data_offset: scan.pixel_data_offset,
+        protected: None,
         attributes,
     })
 }
@@ -292,6 +305,8 @@ impl From<Explanation> for Shown {
                     route: to.route,
                     priority: to.priority.to_string(),
                     purpose: to.purpose.to_string(),
+                    protection: to.protection,
+                    protected_at_intake: to.protected_at_intake,
                 })
                 .collect(),
         }
@@ -357,11 +372,29 @@ fn print(shown: &Shown, output: Output) -> Result<(), Failure> {
     }
     for to in &shown.destinations {
         output.line(format_args!(
-            "It goes to {} as {}, for {}, by \"{}\".",
-            to.partner, to.priority, to.purpose, to.route
+            "It goes to {} as {}, for {}, by \"{}\"{}.",
+            to.partner,
+            to.priority,
+            to.purpose,
+            to.route,
+            protected(to.protection.as_deref(), to.protected_at_intake)
         ))?;
     }
     Ok(())
+}
+
+/// What a protection means, for people.
+fn protected(protection: Option<&str>, at_intake: bool) -> String {
+    let Some((kind, of)) = protection.and_then(|name| name.split_once(':')) else {
+        return String::new();
+    };
+    let how = match kind {
+        "seal" => format!("with identity encrypted to {of}"),
+        "pseudonymise" => format!("pseudonymised for project {of}"),
+        _ => format!("de-identified by project {of}, each study for itself"),
+    };
+    let kept = if at_intake { "; the original is not kept" } else { "" };
+    format!(", {how}{kept}")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! What arrives comes through a bounded queue. If that is full, or the index is down, nothing is lost: the entries are in
 //! the spool, and the drain lists the folder as soon as it is through with the queue.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
 use super::fetching::Fetching;
+use super::protecting::{self, ProtectingError};
 use super::storing::Storing;
 use crate::config::Route;
+use crate::protect::{ProtectError, Protection};
 use crate::reindex;
 use crate::route;
 
@@ -163,6 +165,8 @@ pub struct Drain {
     pub durability: Durability,
     /// What decides on deliveries.
     pub routes: Arc<[Route]>,
+    /// How copies are made where only those may be kept.
+    pub protections: BTreeMap<String, Arc<Protection>>,
     /// The queue, also to see whether it overflowed.
     pub handoff: Handoff,
     /// Who is told.
@@ -347,7 +351,57 @@ impl Drain {
         }
     }
 
+    /// Puts protected copies in the place of what may not be kept as it was received.
+    async fn protect(&self, batch: Vec<Facts>) -> Vec<Facts> {
+        let (mut kept, mut originals) = (Vec::with_capacity(batch.len()), Vec::new());
+        for facts in batch {
+            let protections = route::at_intake(&self.routes, &facts);
+            if protections.is_empty() {
+                kept.push(facts);
+            } else {
+                originals.push((facts, protections));
+            }
+        }
+        for (facts, names) in originals {
+            let (spool, object) = (self.spool.clone(), facts.object);
+            let protections: Vec<_> =
+                names.iter().filter_map(|name| self.protections.get(name).cloned()).collect();
+            let complete = protections.len() == names.len();
+            let made = tokio::task::spawn_blocking(move || {
+                let copies: Result<Vec<_>, ProtectingError> = protections
+                    .iter()
+                    .map(|protection| protecting::copy(&spool, object, protection))
+                    .collect();
+                match copies {
+                    Ok(copies) if complete => {
+                        spool.erase(object).map(|()| copies).map_err(Into::into)
+                    }
+                    Ok(_) => Err(ProtectingError::Protect(ProtectError::Unknown(String::new()))),
+                    Err(error) => {
+                        if !error.is_passing() {
+                            spool.hold(object)?;
+                        }
+                        Err(error)
+                    }
+                }
+            });
+            match made.await {
+                Ok(Ok(copies)) => kept.extend(copies),
+                Ok(Err(error)) if error.is_passing() => {
+                    self.handoff.behind.store(true, Ordering::Release);
+                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "instance is not protected yet; it waits in the spool");
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%object, error = %crate::telemetry::chain(&error), "instance cannot be protected at intake; it is held back in the spool, and tried again at the next start");
+                }
+                Err(_) => tracing::error!(%object, "protection at intake broke off"),
+            }
+        }
+        kept
+    }
+
     async fn record(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
+        let batch = self.protect(batch).await;
         if batch.is_empty() {
             return;
         }

@@ -316,6 +316,7 @@ impl Described {
             length: self.scan.length,
             digest: self.scan.digest,
             pixel_data_offset: self.scan.pixel_data_offset,
+            protected: None,
             attributes: self.scan.attributes,
         }
     }

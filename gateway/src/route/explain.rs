@@ -1,6 +1,7 @@
 //! Why an instance goes where it goes, in words.
 
 use gantry_store::facts::{Facts, Priority, Purpose, Way};
+use gantry_store::index::Routed;
 use serde::Serialize;
 
 use super::rule;
@@ -54,6 +55,12 @@ pub struct Destination {
     pub priority: Priority,
     /// Why.
     pub purpose: Purpose,
+    /// Under which protection; none: as it was received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
+    /// Whether only that copy of it is kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub protected_at_intake: bool,
 }
 
 /// Says of each route whether and why it matches.
@@ -78,17 +85,29 @@ pub fn explain(routes: &[Route], facts: &Facts) -> Explanation {
             conditions,
         }
     };
+    let at_intake = rule::at_intake(routes, facts);
+    let destination = |routed: Routed, at_intake: Option<&String>| Destination {
+        partner: routed.partner,
+        route: routed.route,
+        priority: routed.priority,
+        purpose: routed.purpose,
+        protected_at_intake: at_intake.is_some(),
+        protection: at_intake.cloned().or(routed.protection),
+    };
+    let destinations = if at_intake.is_empty() {
+        let routed = rule::destinations(routes, facts).into_iter();
+        routed.map(|routed| destination(routed, None)).collect()
+    } else {
+        let copies = at_intake.iter().flat_map(|name| {
+            let copy = Facts { protected: Some(name.clone()), ..facts.clone() };
+            let routed = rule::destinations(routes, &copy).into_iter();
+            routed.map(|routed| destination(routed, Some(name))).collect::<Vec<_>>()
+        });
+        copies.collect()
+    };
     Explanation {
         fetched_like: facts.origin.fetched_like.clone(),
         routes: routes.iter().map(verdict).collect(),
-        destinations: rule::destinations(routes, facts)
-            .into_iter()
-            .map(|routed| Destination {
-                partner: routed.partner,
-                route: routed.route,
-                priority: routed.priority,
-                purpose: routed.purpose,
-            })
-            .collect(),
+        destinations,
     }
 }

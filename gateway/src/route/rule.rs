@@ -1,6 +1,7 @@
 //! The decision itself.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use dicom_dictionary_std::tags;
 use gantry_store::facts::{Facts, Origin, Priority};
@@ -17,14 +18,18 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
             purpose: addressed.purpose,
             priority: addressed.priority,
             parcel: addressed.parcel,
-            protection: by_hand(routes, &addressed.partner).under(&addressed.partner),
+            // What was protected at intake is not protected again.
+            protection: match facts.protected {
+                Some(_) => None,
+                None => by_hand(routes, &addressed.partner).0.under(&addressed.partner),
+            },
         }];
     }
     let mut destinations: Vec<Routed> = Vec::new();
     let mut protect: Vec<Protect> = Vec::new();
     for facts in as_it_came(facts) {
         for route in routes.iter().filter(|route| matches(route, &facts)) {
-            for partner in &route.to {
+            for partner in route.to.iter().filter(|partner| made_for(route, partner, &facts)) {
                 let routed = Routed {
                     partner: partner.clone(),
                     route: route.name.clone(),
@@ -49,8 +54,10 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
             }
         }
     }
-    for (routed, protect) in destinations.iter_mut().zip(&protect) {
-        routed.protection = protect.under(&routed.partner);
+    if facts.protected.is_none() {
+        for (routed, protect) in destinations.iter_mut().zip(&protect) {
+            routed.protection = protect.under(&routed.partner);
+        }
     }
     // An instance never goes back to whom it came from.
     destinations
@@ -58,15 +65,51 @@ pub fn destinations(routes: &[Route], facts: &Facts) -> Vec<Routed> {
     destinations
 }
 
-/// Under which protection something goes that a person sends: as received where a route lets identity out to that partner, or
-/// none leads there; else under the strictest of its routes, so that nobody undoes by hand what routes order.
-fn by_hand(routes: &[Route], partner: &str) -> Protect {
+/// The protections under which copies are made of an instance when it is received, in the place of itself. With one the original
+/// is kept by nobody, so what other routes say of it does not count.
+pub fn at_intake(routes: &[Route], facts: &Facts) -> BTreeSet<String> {
+    if facts.protected.is_some() {
+        return BTreeSet::new();
+    }
+    if let Some(addressed) = &facts.origin.addressed_to {
+        let (protect, at_intake) = by_hand(routes, &addressed.partner);
+        let protection = protect.under(&addressed.partner);
+        return protection.into_iter().filter(|_| at_intake).collect();
+    }
+    let mut protections = BTreeSet::new();
+    for facts in as_it_came(facts) {
+        let ordering = routes.iter().filter(|route| route.at_intake && matches(route, &facts));
+        protections.extend(
+            ordering.flat_map(|route| {
+                route.to.iter().filter_map(|partner| route.protect.under(partner))
+            }),
+        );
+    }
+    protections
+}
+
+/// Whether a route sends this to a partner: a copy that was protected at intake goes where that protection was ordered, and
+/// nowhere else; an original goes by all other routes.
+fn made_for(route: &Route, partner: &str, facts: &Facts) -> bool {
+    match &facts.protected {
+        None => !route.at_intake,
+        Some(protected) => {
+            route.at_intake && route.protect.under(partner).as_ref() == Some(protected)
+        }
+    }
+}
+
+/// Under which protection something goes that a person sends, and whether from intake on: as received where a route lets identity
+/// out to that partner, or none leads there; else under the strictest of its routes, so that nobody undoes by hand what
+/// routes order.
+fn by_hand(routes: &[Route], partner: &str) -> (Protect, bool) {
     let leading = routes.iter().filter(|route| route.to.iter().any(|to| to == partner));
-    let mut protect: Vec<&Protect> = leading.map(|route| &route.protect).collect();
+    let mut protect: Vec<(&Protect, bool)> =
+        leading.map(|route| (&route.protect, route.at_intake)).collect();
     protect.sort();
     match protect.as_slice() {
-        [] | [Protect::AsReceived, ..] => Protect::AsReceived,
-        [.., strictest] => (*strictest).clone(),
+        [] | [(Protect::AsReceived, _), ..] => (Protect::AsReceived, false),
+        [.., (strictest, at_intake)] => ((*strictest).clone(), *at_intake),
     }
 }
 
@@ -148,6 +191,7 @@ mod tests {
             purpose: Purpose::DirectCare,
             priority,
             protect: Protect::AsReceived,
+            at_intake: false,
         }
     }
 

@@ -156,6 +156,7 @@ pub(super) fn ct(study: u32, number: u32) -> Arrival {
             length: 524_288,
             digest: Digest(bytes),
             pixel_data_offset: None,
+            protected: None,
             attributes,
         },
         routed: Vec::new(),

@@ -33,6 +33,7 @@ pub(crate) fn facts_of(object: ObjectId, data_set: &[u8]) -> Facts {
         length: data_set.len() as u64,
         digest: Digest(bytes),
         pixel_data_offset: None,
+        protected: None,
         attributes,
     }
 }

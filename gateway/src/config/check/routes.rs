@@ -127,10 +127,16 @@ impl Check {
                 self.problem(section, written.span(), bad);
             }
         }
+        let mut at_intake = false;
         if let Some(written) = &body.protect_at {
             let word = self.text(section, &body.protect_at, |text| {
-                words::one_of("protect-at", text, &[("forwarding", Some(())), ("intake", None)])
+                words::one_of(
+                    "protect-at",
+                    text,
+                    &[("forwarding", Some(false)), ("intake", Some(true))],
+                )
             });
+            at_intake = word == Some(true);
             if word.is_some() && matches!(protect, None | Some(Protect::AsReceived)) {
                 let help = "Remove it, or write protect = { pseudonymise = \"…\" }.";
                 let bad = Bad::new("nothing is protected by this route", "without protect", help);
@@ -143,6 +149,8 @@ impl Check {
             to,
             purpose: purpose.unwrap_or_default(),
             priority: priority.unwrap_or_default(),
+            at_intake: at_intake
+                && matches!(&protect, Some(protect) if *protect != Protect::AsReceived),
             protect: protect.unwrap_or(Protect::AsReceived),
         })
     }
