@@ -6,6 +6,7 @@
 //! something went wrong or `--keep` asked for it.
 
 mod chaos;
+mod research;
 mod scanner;
 mod trusts;
 
@@ -52,7 +53,8 @@ Examples:
   gantry demo                                 stays up until Ctrl-C, with the pages of both
   gantry demo --once                          ends after the check; exit code 0 if every image arrived unchanged
   gantry demo --once --json | jq .timings_ms
-  gantry demo --chaos --once                  a centre is killed in the middle of a study, and nothing is lost")]
+  gantry demo --chaos --once                  a centre is killed in the middle of a study, and nothing is lost
+  gantry demo --research --once               a university gets a study, and nobody's name")]
 pub(crate) struct Arguments {
     /// End after the check
     #[arg(long)]
@@ -60,6 +62,9 @@ pub(crate) struct Arguments {
     /// Show failures: a second centre dies in the middle and comes back, and an emergency overtakes
     #[arg(long)]
     chaos: bool,
+    /// Show research: a study goes to a university pseudonymised, and what may show a name stays here
+    #[arg(long, conflicts_with = "chaos")]
+    research: bool,
     /// Keep the trusts' files here
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -230,6 +235,9 @@ struct Shown {
 async fn story(arguments: &Arguments, folder: &Path, output: Output) -> Result<Shown, Failure> {
     if arguments.chaos {
         return chaos::show(arguments, folder, output).await;
+    }
+    if arguments.research {
+        return research::show(arguments, folder, output).await;
     }
     show(arguments, folder, output).await
 }

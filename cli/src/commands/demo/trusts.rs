@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use gantry_deidentify::keys::ProjectKey;
 use gantry_gateway::config::{Config, Style};
 use gantry_gateway::run::Node;
 use gantry_gateway::tls::{Authority, IssueError};
@@ -52,12 +53,22 @@ pub(super) const HEART: Name = Name {
     phone: "01632 960 330",
 };
 
+/// Where researchers are: in the demonstration of research alone.
+pub(super) const UNIVERSITY: Name = Name {
+    short: "university",
+    display: "Ashdown University",
+    ae_title: "ASHDOWN",
+    phone: "01632 960 440",
+};
+
 /// What the scanner calls itself, and what it calls to mean the centre's emergency team.
 pub(super) const SCANNER: &str = "NORTHMOOR_CT";
 pub(super) const EMERGENCY: &str = "RI_EMERG";
 /// What it calls to mean both centres: for tomorrow's meeting, and for a patient whom both must see now.
 pub(super) const MEETING: &str = "MEETING";
 pub(super) const BOTH_NOW: &str = "BOTH_EMERG";
+/// What it calls to mean the university.
+pub(super) const RESEARCH: &str = "RESEARCH";
 
 /// One trust's running node.
 #[derive(Debug)]
@@ -96,6 +107,28 @@ impl Trusts {
                 "emergency",
             );
         let centre = start(&folder.join(CENTRE.short), &CENTRE, &centre).await?;
+        let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
+        Ok(Self { district, centre, heart: None })
+    }
+
+    /// The district and a university, to which it sends what is pseudonymised with this key.
+    pub(super) async fn research(
+        folder: &Path,
+        key: &ProjectKey,
+        web: [u16; 2],
+    ) -> Result<Self, Failure> {
+        let addresses = make_all(folder, [&DISTRICT, &UNIVERSITY])?;
+        let university = common(&UNIVERSITY, addresses[1], free_address(web[1])?)
+            + &partner(&DISTRICT, addresses[0], "send");
+        let district = common(&DISTRICT, addresses[0], free_address(web[0])?)
+            + &for_scanner()
+            + &partner(&UNIVERSITY, addresses[1], "receive")
+            + "\n[[project]]\nname = \"head-injury\"\nprofile = \"research\"\nkey = \"head-injury.key\"\n"
+            + &route("head CT for research", RESEARCH, &[&UNIVERSITY], "research", "routine")
+                .replace("\"as-received\"", "{ pseudonymise = \"head-injury\" }");
+        key.write_new(&folder.join(DISTRICT.short).join("head-injury.key"))
+            .map_err(|error| Failure::because(Exit::Failed, &error))?;
+        let centre = start(&folder.join(UNIVERSITY.short), &UNIVERSITY, &university).await?;
         let district = start(&folder.join(DISTRICT.short), &DISTRICT, &district).await?;
         Ok(Self { district, centre, heart: None })
     }
