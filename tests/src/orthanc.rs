@@ -114,6 +114,28 @@ impl Orthanc {
         held
     }
 
+    /// What it calls its instances.
+    pub async fn ids(&self) -> Vec<String> {
+        let ids = self.ask(Ask::get("/instances")).await.json();
+        ids.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|id| id.as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Has it de-identify these, one after the other, by its defaults; says how many files came back.
+    pub async fn anonymises(&self, ids: &[String]) -> usize {
+        let mut files = 0;
+        for id in ids {
+            let ask =
+                Ask::post(&format!("/instances/{id}/anonymize")).body("application/json", b"{}");
+            let answer = self.ask(ask).await;
+            files += usize::from(answer.status == 200 && answer.body.len() > 132);
+        }
+        files
+    }
+
     /// Gives it instances, as if a scanner had sent them.
     pub async fn has(&self, instances: &[Instance]) {
         for instance in instances {

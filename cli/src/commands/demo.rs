@@ -237,7 +237,7 @@ async fn story(arguments: &Arguments, folder: &Path, output: Output) -> Result<S
         return chaos::show(arguments, folder, output).await;
     }
     if arguments.research {
-        return research::show(arguments, folder, output).await;
+        return Box::pin(research::show(arguments, folder, output)).await;
     }
     show(arguments, folder, output).await
 }
