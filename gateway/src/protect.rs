@@ -72,6 +72,16 @@ impl Protection {
         &self.name
     }
 
+    /// Who may read what was removed.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.tools.recipients
+    }
+
+    /// Whether pixels are searched for text: the profile asks for it, and tesseract is installed.
+    pub fn searches_text(&self) -> bool {
+        self.tools.ocr.is_some()
+    }
+
     /// What makes it.
     pub fn deidentifier(&self) -> &Deidentifier {
         &self.deidentifier

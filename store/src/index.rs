@@ -19,6 +19,7 @@ mod outbox;
 mod patient;
 mod postgres;
 mod proof;
+mod protection;
 mod recall;
 mod record;
 mod retention;
@@ -66,6 +67,7 @@ pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Lost, Settled, Whereabouts};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
 pub use proof::{AskedFor, ProofWanted, ProvenBy, Report, Reported, Unproven};
+pub use protection::{Protected, ProtectedAside};
 pub use recall::{Accepted, Note, NoteWanted, Recalled, Rejection};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
@@ -918,6 +920,18 @@ impl Index {
     /// What is in quarantine, newest first.
     pub async fn quarantined(&self, limit: u32) -> Result<Vec<InstanceRow>, IndexError> {
         reading!(self, "list the quarantine", |db| instance::quarantined(&mut db, limit))
+    }
+
+    /// What left protected or is to, by protection.
+    pub async fn protected(&self) -> Result<Vec<Protected>, IndexError> {
+        reading!(self, "count what is protected", |db| protection::counts(&mut db))
+    }
+
+    /// What was set aside of it, the latest first.
+    pub async fn protected_aside(&self, most: u32) -> Result<Vec<ProtectedAside>, IndexError> {
+        reading!(self, "list what could not be protected", |db| protection::set_aside(
+            &mut db, most
+        ))
     }
 
     /// What was ordered for each partner, and where it is.

@@ -222,6 +222,14 @@ async fn what_cannot_be_cleaned_is_set_aside_with_the_reason_and_goes_when_there
     assert!(said.contains("no mask says where") && said.contains("not-protected"), "{said}");
     assert_eq!(lung.count(), 0);
     assert!(gateway.conservation("lung").await.adds_up());
+    let projects = gateway.api("/api/v1/projects").await;
+    let project = &projects["projects"][0];
+    assert_eq!(
+        (&project["name"], &project["set_aside"]),
+        (&json!("pseudonymise:lung"), &json!(study.len()))
+    );
+    assert_eq!(project["result"], "pseudonymised");
+    assert!(project["aside"].to_string().contains("no mask says where"), "{project}");
 
     drop(gateway);
     let masks = haven.file(

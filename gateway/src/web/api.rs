@@ -5,6 +5,7 @@
 
 mod alarms;
 mod parcels;
+pub(super) mod projects;
 mod retention;
 mod scrub;
 mod sets;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/retention", get(retention::report))
         .route("/api/v1/scrub", get(scrub::report))
         .route("/api/v1/alarms", get(alarms::report))
+        .route("/api/v1/projects", get(projects::report))
         .route("/api/v1/events", get(live::events))
 }
 

@@ -4,6 +4,7 @@
 //! revealed while a page's view is built and nowhere else, and templates escape all of it.
 
 mod board;
+mod projects;
 mod sign_in;
 mod transfer;
 
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/", get(board::board))
         .route("/transfers/{id}", get(transfer::transfer))
         .route("/transfers/{id}/{act}", post(transfer::act))
+        .route("/projects", get(projects::projects))
         .route("/sign-in", get(sign_in::how_to))
         .route("/sign-in/{link}", get(sign_in::ask).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
