@@ -429,13 +429,12 @@ impl Collector {
                     open.item = Some(DataSet::default());
                 }
             }
-            Event::Fragment(_) if self.in_pixel_data => {}
+            Event::Fragment(_) | Event::Value(_) if self.in_pixel_data => {}
             Event::Fragment(_) => {
                 if let Some((_, fragments)) = &mut self.fragments {
                     fragments.push(Vec::new());
                 }
             }
-            Event::Value(_) if self.in_pixel_data => {}
             Event::Value(bytes) => self.value(bytes),
             Event::ValueEnd => self.value_end(),
             Event::ItemEnd(_) => {

@@ -183,7 +183,6 @@ impl<'a> Decider<'a> {
 /// What a VR asks for that always tells who, when or which; `None` for all others.
 fn by_representation(vr: VR, tag: Tag, options: Options, uids: UidScope) -> Option<Code> {
     match vr {
-        VR::PN | VR::AE => Some(Code::XZD),
         VR::UI if table::is_kind_uid(tag) => Some(Code::K),
         VR::UI if options.has(ProfileOption::RetainUids) || uids == UidScope::Table => {
             Some(Code::K)
@@ -195,7 +194,7 @@ fn by_representation(vr: VR, tag: Tag, options: Options, uids: UidScope) -> Opti
         VR::DA | VR::TM | VR::DT if options.has(ProfileOption::RetainLongModifiedDates) => {
             Some(Code::C)
         }
-        VR::DA | VR::TM | VR::DT => Some(Code::XZD),
+        VR::PN | VR::AE | VR::DA | VR::TM | VR::DT => Some(Code::XZD),
         _ => None,
     }
 }
@@ -208,7 +207,7 @@ fn names_an_authority(tag: Tag) -> bool {
 
 /// Overlays (60xx) and curves (50xx): half of a group is no valid module, so they go whole.
 pub fn is_overlay(tag: Tag) -> bool {
-    matches!(tag.group(), 0x5000..=0x501E | 0x6000..=0x601E) && tag.group() % 2 == 0
+    matches!(tag.group(), 0x5000..=0x501E | 0x6000..=0x601E) && tag.group().is_multiple_of(2)
 }
 
 #[cfg(test)]

@@ -509,7 +509,7 @@ impl Pass<'_> {
             Action::Code(Code::K) => self.keep(element, &decision, set)?,
             Action::Code(Code::C) => self.clean(element, &decision, set)?,
             Action::Code(Code::U) => self.new_uids(element, set)?,
-            Action::Code(Code::Z) => self.empty(element, set)?,
+            Action::Code(Code::Z) => self.empty(&element, set),
             Action::Code(_) => self.dummy(element, set)?,
             Action::Rule(rule) => self.by_rule(element, &rule.clone(), &decision, set)?,
         };

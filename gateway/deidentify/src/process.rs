@@ -583,13 +583,11 @@ fn search_for_text(
             protected.pixels.text_search = not_checked("its frames cannot be decoded here");
             return Ok(());
         };
-        match codec.decode(&whole, &syntax) {
-            Ok(native) => (whole, syntax) = (native, TransferSyntax::explicit_vr_little_endian()),
-            Err(_) => {
-                protected.pixels.text_search = not_checked("its frames cannot be decoded");
-                return Ok(());
-            }
-        }
+        let Ok(native) = codec.decode(&whole, &syntax) else {
+            protected.pixels.text_search = not_checked("its frames cannot be decoded");
+            return Ok(());
+        };
+        (whole, syntax) = (native, TransferSyntax::explicit_vr_little_endian());
     }
     let parsed = data_set::read(&syntax, &whole)?;
     let Some(pixel_data) = parsed.pixel_data else { return Ok(()) };

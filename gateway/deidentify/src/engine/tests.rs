@@ -14,11 +14,12 @@ fn deidentifier(profile: &str) -> Deidentifier {
 fn through(
     deidentifier: &Deidentifier,
     syntax: &str,
-    bytes: &Vec<u8>,
+    bytes: &[u8],
 ) -> Result<(Made, Vec<u8>), String> {
     let syntax: TransferSyntax = syntax.parse().unwrap();
     let tools = Tools { masks: Library::built_in(), ..Tools::default() };
-    let protected = deidentifier.process(bytes, &syntax, &tools).map_err(|why| why.to_string())?;
+    let protected =
+        deidentifier.process(&bytes.to_vec(), &syntax, &tools).map_err(|why| why.to_string())?;
     let written = protected.in_memory().unwrap().to_vec();
     Ok((protected.made, written))
 }
@@ -52,7 +53,7 @@ fn nothing_planted_survives_any_profile() {
                         }
                     }
                     Err(why) => {
-                        println!("{} {} {}: {why}", shipped.name, study.name, instance.file_name)
+                        println!("{} {} {}: {why}", shipped.name, study.name, instance.file_name);
                     }
                 }
             }

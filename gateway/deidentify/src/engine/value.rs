@@ -49,8 +49,7 @@ fn is_valid(vr: VR, bytes: &[u8]) -> bool {
     };
     match vr {
         VR::DS => each(&|value| {
-            value.is_empty()
-                || value.parse::<f64>().is_ok_and(|number| number.is_finite()) && value.len() <= 32
+            value.is_empty() || value.parse::<f64>().is_ok_and(f64::is_finite) && value.len() <= 32
         }),
         VR::IS => {
             each(&|value| value.is_empty() || value.trim_start_matches('+').parse::<i64>().is_ok())
@@ -127,7 +126,7 @@ impl Pass<'_> {
                 if is_valid(vr, whole) {
                     return Ok((Some(element), Done::Kept));
                 }
-                self.invalid(element, decision, set)
+                self.invalid(&element, decision, set)
             }
         }
     }
@@ -135,11 +134,11 @@ impl Pass<'_> {
     /// A value that is none of its VR cannot be judged. What the image needs stops the object; all else is emptied.
     fn invalid(
         &mut self,
-        element: Element,
+        element: &Element,
         decision: &Decision,
         set: &[u8],
     ) -> Result<Acted, SetAside> {
-        self.lose(&element, set);
+        self.lose(element, set);
         if element.tag.group() == 0x0028 || decision.needed == Some(Type::One) {
             return Err(SetAside::Invalid(element.tag));
         }
@@ -185,17 +184,17 @@ impl Pass<'_> {
     }
 
     /// Z: no value, or the pseudonym where objects are joined by it.
-    pub(super) fn empty(&mut self, element: Element, set: &[u8]) -> Result<Acted, SetAside> {
-        self.lose(&element, set);
+    pub(super) fn empty(&mut self, element: &Element, set: &[u8]) -> Acted {
+        self.lose(element, set);
         let (tag, vr) = (element.tag, element.vr);
         if let Value::Items(_) = element.value {
-            return Ok((Some(Element::sequence(tag, Vec::new())), Done::Emptied));
+            return (Some(Element::sequence(tag, Vec::new())), Done::Emptied);
         }
-        Ok(match self.in_place_of(&element) {
+        match self.in_place_of(element) {
             Some(value) => (Some(Element::new(tag, vr, value)), Done::Pseudonym),
-            None if tag == tags::PATIENT_BIRTH_DATE => self.birth_date(&element),
+            None if tag == tags::PATIENT_BIRTH_DATE => self.birth_date(element),
             None => (Some(Element::new(tag, vr, [])), Done::Emptied),
-        })
+        }
     }
 
     /// What takes the place of a name or label that objects are joined by.
@@ -278,7 +277,7 @@ impl Pass<'_> {
         let code = crate::table::row(element.tag).map_or(Code::XZD, |row| row.actions.basic);
         match resolve(code, decision.needed) {
             Code::D => self.dummy(element, set),
-            Code::Z => self.empty(element, set),
+            Code::Z => Ok(self.empty(&element, set)),
             Code::U => self.new_uids(element, set),
             _ => {
                 self.lose(&element, set);
@@ -437,6 +436,8 @@ fn year_of(vr: VR, text: &str) -> Option<String> {
 /// A data set for a placeholder.
 pub(super) fn item(elements: Vec<Element>) -> DataSet {
     let mut item = DataSet::default();
-    elements.into_iter().for_each(|element| item.put(element));
+    for element in elements {
+        item.put(element);
+    }
     item
 }

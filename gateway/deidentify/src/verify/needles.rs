@@ -1,6 +1,6 @@
 //! What is searched for: values that went, in all the ways in which they may be written.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
@@ -59,7 +59,7 @@ struct Needle {
 #[derive(Default)]
 struct Gathered {
     needles: Vec<Needle>,
-    seen: HashMap<Vec<u8>, ()>,
+    seen: HashSet<Vec<u8>>,
 }
 
 impl Gathered {
@@ -84,7 +84,7 @@ impl Gathered {
 
     fn put(&mut self, of: Tag, bytes: Vec<u8>, bounded: bool, is_date: bool) {
         let folded = bytes.to_ascii_lowercase();
-        if self.needles.len() < MOST && self.seen.insert(folded, ()).is_none() {
+        if self.needles.len() < MOST && self.seen.insert(folded) {
             let in_pixels = !is_date && bounded && stands_out(&bytes);
             self.needles.push(Needle { of, bytes, bounded, is_date, in_pixels });
         }
@@ -178,7 +178,7 @@ impl Gathered {
         if lost.tag.group() == 0x0008 && (0x0100..=0x0122).contains(&lost.tag.element()) {
             return;
         }
-        let none = (text::Identifiers::default(), std::collections::HashSet::new());
+        let none = (text::Identifiers::default(), HashSet::new());
         for value in lost.text.split(['\\', '\n', '\r']) {
             let value = value.trim();
             let ordinary = text::clean(value, &none.0, &none.1).len() + 2 >= value.len();
