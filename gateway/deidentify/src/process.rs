@@ -190,7 +190,7 @@ impl Deidentifier {
         // Masks and palettes are looked up in what was received.
         let received = plan.clears_bits.then(|| parsed.data_set.clone());
         let character_set = parsed.data_set.bytes(tags::SPECIFIC_CHARACTER_SET).map(<[u8]>::to_vec);
-        let mut made = self.make(parsed)?;
+        let mut made = self.make_with(parsed, !tools.recipients.is_empty())?;
         if plan.masked && self.profile().options.has(ProfileOption::CleanPixelData) {
             mark_pixels_cleaned(&mut made.data_set);
         }

@@ -249,6 +249,11 @@ impl Actions {
         strictest.map_or((self.basic, None), |(option, code)| (*code, Some(*option)))
     }
 
+    /// Whether this option has something to say.
+    pub fn has(&self, option: ProfileOption) -> bool {
+        self.options.iter().any(|(other, _)| *other == option)
+    }
+
     fn parse(columns: &[&str], of: &[ProfileOption]) -> Option<Self> {
         let (basic, rest) = columns.split_first()?;
         let options = of
