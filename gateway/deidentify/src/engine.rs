@@ -13,6 +13,7 @@ pub(crate) mod value;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
@@ -333,7 +334,8 @@ impl Deidentifier {
         let mut made = pass.data_set(data_set, &[])?;
         pass.set(&mut made);
         let needles = Arc::new(Needles::of(&pass.lost, self.profile.options, &self.cache));
-        pass.clean_repeated(&mut made, &[], &needles);
+        let by_rule = kept_by_rules(&pass.steps);
+        pass.clean_repeated(&mut made, &[], &needles, &by_rule);
         let Pass { steps, lost, .. } = pass;
         self.mark(&mut made, &needles);
         let new_instance = made.text(tags::SOP_INSTANCE_UID).unwrap_or_default();
@@ -405,6 +407,17 @@ impl Deidentifier {
         };
         made.put(Element::new(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, VR::CS, dates));
     }
+}
+
+/// Where an attribute stands: the sequences around it, and itself.
+pub(crate) type Position = (Arc<[Tag]>, Tag);
+
+/// What rules of the profile keep as it is.
+pub(crate) fn kept_by_rules(steps: &[Step]) -> HashSet<Position> {
+    let kept = steps
+        .iter()
+        .filter(|step| step.done == Done::Kept && matches!(step.decision.origin, Origin::Rule(_)));
+    kept.map(|step| (Arc::clone(&step.path), step.tag)).collect()
 }
 
 /// What De-identification Method (0012,0063) gets of us.
@@ -633,7 +646,14 @@ impl Pass<'_> {
     /// Cleans what was kept and repeats what went: a text that nobody lists and that names the patient all the same, as
     /// devices and people write names where there is room. Known words and numbers of it stay. What is no text, or has no
     /// room for other words, is left to verification, which sets the object aside.
-    fn clean_repeated(&mut self, made: &mut DataSet, outer: &[u8], needles: &Needles) {
+    /// What a rule keeps on purpose is left alone.
+    fn clean_repeated(
+        &mut self,
+        made: &mut DataSet,
+        outer: &[u8],
+        needles: &Needles,
+        by_rule: &HashSet<Position>,
+    ) {
         let own = made.bytes(tags::SPECIFIC_CHARACTER_SET).map(<[u8]>::to_vec);
         let set = own.as_deref().unwrap_or(outer);
         let scheme = made.text(tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default();
@@ -644,7 +664,7 @@ impl Pass<'_> {
                     self.path.push(tag);
                     self.shared_path = Arc::from(self.path.as_slice());
                     for item in items {
-                        self.clean_repeated(item, set, needles);
+                        self.clean_repeated(item, set, needles, by_rule);
                     }
                     self.path.pop();
                     self.shared_path = Arc::from(self.path.as_slice());
@@ -660,7 +680,9 @@ impl Pass<'_> {
                 continue;
             }
             let field = Field::of(tag, vr, &scheme);
-            if needles.repeated_in(field, value, set).is_none() {
+            if needles.repeated_in(field, value, set).is_none()
+                || by_rule.contains(&(Arc::clone(&self.shared_path), tag))
+            {
                 continue;
             }
             let cleaned = self.cleaned_text(vr, value, set);

@@ -25,9 +25,9 @@ use gantry_store::dicom::TransferSyntax;
 use gantry_store::dicom::scanner::{Budget, Event, Scan, ScanError, Scanner, Visitor};
 
 use crate::data_set::{Element, dictionary_vr};
-use crate::decide::{Action, Decider, Origin};
+use crate::decide::{Action, Decider};
 use crate::engine::value::is_registered;
-use crate::engine::{Deidentifier, Done, Made, Step, own_methods};
+use crate::engine::{Deidentifier, Done, Made, Position, Step, kept_by_rules, own_methods};
 use crate::profile::{Place, Profile, keyword};
 use crate::table::{self, Code, ProfileOption, Type};
 
@@ -180,23 +180,20 @@ struct Inside {
 /// What the log says was kept on purpose, in its place.
 struct Kept {
     /// Private attributes.
-    private: HashSet<(Arc<[Tag]>, Tag)>,
+    private: HashSet<Position>,
     /// Attributes that a rule of the profile keeps as they are.
-    by_rule: HashSet<(Arc<[Tag]>, Tag)>,
+    by_rule: HashSet<Position>,
 }
 
 impl Kept {
     fn of(made: &Made) -> Self {
-        let places = |steps: &mut dyn Iterator<Item = &Step>| {
-            steps.map(|step| (Arc::clone(&step.path), step.tag)).collect()
-        };
-        let there = made.steps.iter().filter(|step| step.done != Done::Removed);
-        let by_rule = made.steps.iter().filter(|step| {
-            step.done == Done::Kept && matches!(step.decision.origin, Origin::Rule(_))
-        });
+        let private = made
+            .steps
+            .iter()
+            .filter(|step| step.done != Done::Removed && step.tag.group() % 2 == 1);
         Self {
-            private: places(&mut there.filter(|step| step.tag.group() % 2 == 1)),
-            by_rule: places(&mut by_rule.into_iter()),
+            private: private.map(|step| (Arc::clone(&step.path), step.tag)).collect(),
+            by_rule: kept_by_rules(&made.steps),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 mod acting;
 mod hiding;
+mod keeping;
+mod laws;
+mod speed;
 
 use gantry_store::dicom::TransferSyntax;
 

@@ -77,9 +77,10 @@ pub(super) fn is_valid(vr: VR, bytes: &[u8]) -> bool {
         VR::DS => each(&|value| {
             value.is_empty() || value.parse::<f64>().is_ok_and(f64::is_finite) && value.len() <= 32
         }),
-        VR::IS => {
-            each(&|value| value.is_empty() || value.trim_start_matches('+').parse::<i64>().is_ok())
-        }
+        // Some devices write 12.0, which tells as little.
+        VR::IS => each(&|value| {
+            value.is_empty() || value.len() <= 16 && value.parse::<f64>().is_ok_and(f64::is_finite)
+        }),
         VR::CS => each(&|value| {
             let allowed = |byte: u8| {
                 byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b' ' | b'_')

@@ -445,9 +445,13 @@ fn spliced(object: &DataSet, form: Form, tag: Tag) -> Vec<u8> {
     length.extend(b"ZQJX");
     let (before, behind): (Vec<_>, Vec<_>) =
         object.elements.iter().partition(|element| element.tag < tag);
-    before.iter().for_each(|element| element.write(form, &mut bytes));
+    for element in before {
+        element.write(form, &mut bytes);
+    }
     bytes.extend(length);
-    behind.iter().for_each(|element| element.write(form, &mut bytes));
+    for element in behind {
+        element.write(form, &mut bytes);
+    }
     bytes
 }
 
