@@ -44,6 +44,12 @@ pub enum DataSetError {
     /// Explicit VR Big Endian, which is converted before it comes here.
     #[error("data set is in big endian")]
     BigEndian,
+    /// Sequences inside values of VR UN, one inside the other without end.
+    #[error("sequence {tag} is nested too deeply")]
+    TooDeep {
+        /// Which one.
+        tag: Tag,
+    },
     /// Two readers would see two different things: the same attribute twice in one data set or item.
     #[error("attribute {tag} occurs twice in one data set or item")]
     Twice {
@@ -164,7 +170,8 @@ impl Reader {
             return Err(error);
         }
         let pixel_data = collector.pixel_data;
-        Ok(Parsed { data_set: collector.done, pixel_data, form: self.form, scan })
+        let data_set = collector.done.in_order().map_err(|tag| DataSetError::Twice { tag })?;
+        Ok(Parsed { data_set, pixel_data, form: self.form, scan })
     }
 }
 
@@ -189,17 +196,28 @@ pub fn dictionary_vr(tag: Tag) -> VR {
 impl DataSet {
     /// The attribute, if it is there at this level.
     pub fn get(&self, tag: Tag) -> Option<&Element> {
-        let at = self.elements.binary_search_by_key(&tag, |element| element.tag).ok();
-        let found = at.and_then(|at| self.elements.get(at));
-        // What came in disorder is searched one by one.
-        found.or_else(|| self.elements.iter().find(|element| element.tag == tag))
+        let at = self.elements.binary_search_by_key(&tag, |element| element.tag).ok()?;
+        self.elements.get(at)
     }
 
     /// Puts an attribute in its place; what was there goes.
     pub fn put(&mut self, element: Element) {
-        self.elements.retain(|other| other.tag != element.tag);
-        let at = self.elements.partition_point(|other| other.tag < element.tag);
-        self.elements.insert(at, element);
+        match self.elements.binary_search_by_key(&element.tag, |other| other.tag) {
+            Ok(at) => self.elements.splice(at..=at, [element]).for_each(drop),
+            Err(at) => self.elements.insert(at, element),
+        }
+    }
+
+    /// Brings elements that came in disorder into their order; the tag of one that came twice is an error.
+    fn in_order(mut self) -> Result<Self, Tag> {
+        if !self.elements.is_sorted_by(|one, next| one.tag < next.tag) {
+            self.elements.sort_by_key(|element| element.tag);
+            let mut pairs = self.elements.iter().zip(self.elements.iter().skip(1));
+            if let Some((twice, _)) = pairs.find(|(one, next)| one.tag == next.tag) {
+                return Err(twice.tag);
+            }
+        }
+        Ok(self)
     }
 
     /// Its value, without the padding at the end, if it is one of bytes.
@@ -429,18 +447,22 @@ impl Collector {
                     open.item = Some(DataSet::default());
                 }
             }
-            Event::Fragment(_) if self.in_pixel_data => {}
+            Event::Fragment(_) | Event::Value(_) if self.in_pixel_data => {}
             Event::Fragment(_) => {
                 if let Some((_, fragments)) = &mut self.fragments {
                     fragments.push(Vec::new());
                 }
             }
-            Event::Value(_) if self.in_pixel_data => {}
             Event::Value(bytes) => self.value(bytes),
             Event::ValueEnd => self.value_end(),
             Event::ItemEnd(_) => {
-                if let Some(open) = self.open.last_mut() {
-                    open.items.extend(open.item.take());
+                if let Some(open) = self.open.last_mut()
+                    && let Some(item) = open.item.take()
+                {
+                    match item.in_order() {
+                        Ok(item) => open.items.push(item),
+                        Err(tag) => self.failed = Some(DataSetError::Twice { tag }),
+                    }
                 }
             }
             Event::SequenceEnd(_) if self.in_pixel_data => self.end_pixel_data(begin),
@@ -512,14 +534,7 @@ impl Collector {
             Some(_) => return,
             None => &mut self.done,
         };
-        let in_order = into.elements.last().is_none_or(|last| last.tag < element.tag);
-        if !in_order && into.elements.iter().any(|other| other.tag == element.tag) {
-            self.failed = Some(DataSetError::Twice { tag: element.tag });
-        } else if in_order {
-            into.elements.push(element);
-        } else {
-            into.put(element);
-        }
+        into.elements.push(element);
     }
 }
 

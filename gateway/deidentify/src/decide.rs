@@ -38,8 +38,10 @@ pub enum Origin {
     Overlay,
     /// Its value is none of its value representation.
     Invalid,
-    /// Gantry's own addition to the table: see [`names_an_authority`].
+    /// Gantry's own addition to the table: see [`addition`].
     Addition,
+    /// It is kept as such, and repeats what was removed elsewhere in the object.
+    Repeated,
     /// A content item, by concept and value type (PS3.15 Table E.3.4-1).
     Concept,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Origin {
             Self::Overlay => f.write_str("overlay or curve"),
             Self::Invalid => f.write_str("invalid value"),
             Self::Addition => f.write_str("addition to the table"),
+            Self::Repeated => f.write_str("repeats what was removed"),
             Self::Concept => f.write_str("SR concept"),
         }
     }
@@ -168,8 +171,9 @@ impl<'a> Decider<'a> {
         if StandardDataDictionary.by_tag(tag).is_none() {
             return Decision::new(Origin::Unknown, Code::X, Some(Type::Three));
         }
-        if names_an_authority(tag) && !options.has(ProfileOption::RetainInstitutionIdentity) {
-            return Decision::new(Origin::Addition, Code::XZD, None);
+        if let Some((code, option)) = addition(tag) {
+            let on = option.filter(|(option, _)| options.has(*option));
+            return Decision::new(Origin::Addition, on.map_or(code, |(_, code)| code), needed);
         }
         match by_representation(place.vr, tag, options, self.profile.uids) {
             // Types of what the table does not list are not known here, so it keeps its place with a dummy.
@@ -183,7 +187,6 @@ impl<'a> Decider<'a> {
 /// What a VR asks for that always tells who, when or which; `None` for all others.
 fn by_representation(vr: VR, tag: Tag, options: Options, uids: UidScope) -> Option<Code> {
     match vr {
-        VR::PN | VR::AE => Some(Code::XZD),
         VR::UI if table::is_kind_uid(tag) => Some(Code::K),
         VR::UI if options.has(ProfileOption::RetainUids) || uids == UidScope::Table => {
             Some(Code::K)
@@ -195,20 +198,60 @@ fn by_representation(vr: VR, tag: Tag, options: Options, uids: UidScope) -> Opti
         VR::DA | VR::TM | VR::DT if options.has(ProfileOption::RetainLongModifiedDates) => {
             Some(Code::C)
         }
-        VR::DA | VR::TM | VR::DT => Some(Code::XZD),
+        VR::PN | VR::AE | VR::DA | VR::TM | VR::DT => Some(Code::XZD),
         _ => None,
     }
 }
 
-/// Whether an attribute names who assigned an identifier, which is mostly the hospital (HL7v2 Hierarchic Designator, PS3.3
-/// 10.14). Table E.1-1 removes Issuer of Patient ID (0010,0021) and not these, which repeat it.
-fn names_an_authority(tag: Tag) -> bool {
-    matches!(tag, tags::LOCAL_NAMESPACE_ENTITY_ID | tags::UNIVERSAL_ENTITY_ID)
+/// What Table E.1-1 leaves out and what tells who somebody is all the same: its code, and an option under which another
+/// one holds. Each is of the kind of a row that the table has.
+fn addition(tag: Tag) -> Option<(Code, Option<(ProfileOption, Code)>)> {
+    use ProfileOption::{CleanDescriptors, RetainDeviceIdentity, RetainInstitutionIdentity};
+    Some(match tag {
+        // Who assigned an identifier, mostly the hospital (PS3.3 10.14); like Issuer of Patient ID.
+        tags::LOCAL_NAMESPACE_ENTITY_ID | tags::UNIVERSAL_ENTITY_ID => {
+            (Code::D, Some((RetainInstitutionIdentity, Code::K)))
+        }
+        // The value of a content item outside of the sequences that are walked as content.
+        tags::TEXT_VALUE => (Code::D, Some((CleanDescriptors, Code::C))),
+        // Dates of birth and death, as text.
+        tags::PATIENT_BIRTH_DATE_IN_ALTERNATIVE_CALENDAR
+        | tags::PATIENT_DEATH_DATE_IN_ALTERNATIVE_CALENDAR
+        // Where the object, or who knows of it, is on a network of the hospital's; such URIs hold UIDs as received.
+        | tags::RETRIEVE_URL
+        | tags::RETRIEVE_URI
+        | tags::STORED_INSTANCE_BASE_URI
+        | tags::FOLDER_ACCESS_URI
+        | tags::FILE_ACCESS_URI
+        | tags::STORAGE_URL
+        | tags::PIXEL_DATA_PROVIDER_URL
+        | tags::CONTACT_URI
+        | tags::CONTACT_DISPLAY_NAME
+        | tags::NTP_SOURCE_ADDRESS
+        // Orders and documents by number; their successors are in the table.
+        | Tag(0x0040, 0x1006 | 0x1007 | 0x2006 | 0x2007)
+        | Tag(0x4008, 0x0103)
+        | tags::HL7_INSTANCE_IDENTIFIER
+        | tags::OWNER_ID
+        | tags::COMMENTS_ON_THE_SCHEDULED_PROCEDURE_STEP
+        // Travellers and their luggage.
+        | tags::BOARDING_PASS_ID
+        | tags::ITINERARY_ID
+        // Variable Pixel Data and its like, retired: images that nobody looks at.
+        | Tag(0x7F00..=0x7FDF | 0x7FE1..=0x7FFF, _)
+        // What somebody sealed earlier: who can open it would link this object with that one.
+        | tags::ENCRYPTED_ATTRIBUTES_SEQUENCE => (Code::X, None),
+        tags::DEVICE_ID | tags::RADIATION_MACHINE_NAME => {
+            (Code::XZD, Some((RetainDeviceIdentity, Code::K)))
+        }
+        _ => return None,
+    })
 }
 
-/// Overlays (60xx) and curves (50xx): half of a group is no valid module, so they go whole.
+/// Overlays (60xx) and curves (50xx): half of a group is no valid module, so they go whole. The standard has 16 groups of
+/// each (PS3.5 7.6), devices have more.
 pub fn is_overlay(tag: Tag) -> bool {
-    matches!(tag.group(), 0x5000..=0x501E | 0x6000..=0x601E) && tag.group() % 2 == 0
+    matches!(tag.group(), 0x5000..=0x50FF | 0x6000..=0x60FF) && tag.group().is_multiple_of(2)
 }
 
 #[cfg(test)]
@@ -266,6 +309,15 @@ mod tests {
         assert_eq!(basic(tags::ROWS), (Origin::Unlisted, Action::Code(Code::K)));
         assert_eq!(basic(Tag(0x0018, 0xFFF0)), (Origin::Unknown, Action::Code(Code::X)));
         assert_eq!(basic(Tag(0x6002, 0x0022)), (Origin::Overlay, Action::Code(Code::X)));
+        assert_eq!(basic(Tag(0x60A0, 0x4000)), (Origin::Overlay, Action::Code(Code::X)));
+        for tag in [
+            tags::PATIENT_BIRTH_DATE_IN_ALTERNATIVE_CALENDAR,
+            tags::ENCRYPTED_ATTRIBUTES_SEQUENCE,
+            tags::RETRIEVE_URL,
+            Tag(0x7F00, 0x0010),
+        ] {
+            assert_eq!(basic(tag), (Origin::Addition, Action::Code(Code::X)), "{tag}");
+        }
         let moved = decided("research", CT, &[], tags::SECONDARY_REVIEW_DATE);
         assert_eq!(moved, representation(Code::C));
     }

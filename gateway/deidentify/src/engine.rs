@@ -8,11 +8,12 @@
 
 mod private;
 mod structured;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
@@ -30,7 +31,7 @@ use crate::subject;
 use crate::table::{BASIC_PROFILE, Code, EDITION, ProfileOption, Type};
 use crate::text::Identifiers;
 use crate::values::{Values, parse_date};
-use crate::verify::Cache;
+use crate::verify::{Cache, Field, Needles};
 
 /// Whether objects of one patient can be told to belong together afterwards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,8 +49,6 @@ pub struct Deidentifier {
     key: ProjectKey,
     linkage: Linkage,
     project: Values,
-    /// One for each rule.
-    all_rules: Vec<bool>,
     cache: Arc<Cache>,
 }
 
@@ -214,22 +213,17 @@ pub struct Made {
     pub lost: Vec<Lost>,
     /// Top-level elements as they were that are not in the result as they were, for reversing.
     pub originals: DataSet,
+    /// Which rules held.
+    pub(crate) holding: Vec<bool>,
+    /// What is searched for.
+    pub(crate) needles: Arc<Needles>,
 }
 
 impl Deidentifier {
     /// By this profile under this key.
     pub fn new(profile: Profile, key: ProjectKey, linkage: Linkage) -> Self {
         let project = Values::new(&key);
-        let all_rules = vec![true; profile.rules.len()];
-        Self { profile, key, linkage, project, all_rules, cache: Arc::default() }
-    }
-
-    pub(crate) fn all_rules(&self) -> &[bool] {
-        &self.all_rules
-    }
-
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.cache
+        Self { profile, key, linkage, project, cache: Arc::default() }
     }
 
     /// The profile.
@@ -265,9 +259,17 @@ impl Deidentifier {
 
     /// De-identifies all of an object but its pixel data.
     pub fn make(&self, parsed: Parsed) -> Result<Made, SetAside> {
-        let Parsed { data_set, pixel_data, form, .. } = parsed;
+        self.make_with(parsed, true)
+    }
+
+    /// The same; `originals`: whether somebody asks for what was there.
+    pub(crate) fn make_with(&self, parsed: Parsed, originals: bool) -> Result<Made, SetAside> {
+        let Parsed { mut data_set, pixel_data, form, .. } = parsed;
+        value::in_their_representation(&mut data_set);
         let uid = |tag| {
-            let text = data_set.text(tag).map(|text| text.trim_end_matches('\0').to_owned());
+            // One value: of two, readers would take different ones for its name.
+            let whole = data_set.bytes(tag).map(String::from_utf8_lossy);
+            let text = whole.map(|text| text.trim_matches([' ', '\0']).to_owned());
             let is_uid = |text: &String| {
                 !text.is_empty()
                     && text.len() <= 64
@@ -309,8 +311,8 @@ impl Deidentifier {
         let pseudonym = values.pseudonym(&subject, &subject_profile.prefix, subject_profile.length);
         let shift = values.shift(&subject, self.profile.dates.shift_days);
         let mut people = Identifiers::default();
-        collect_people(&data_set, &mut people);
-        let originals = data_set.clone();
+        collect_people(&data_set, &[], &mut people);
+        let originals = if originals { data_set.clone() } else { DataSet::default() };
         let mut pass = Pass {
             profile: &self.profile,
             decider: Decider::new(&self.profile, &sop_class, &holding),
@@ -331,12 +333,15 @@ impl Deidentifier {
         };
         let mut made = pass.data_set(data_set, &[])?;
         pass.set(&mut made);
+        let needles = Arc::new(Needles::of(&pass.lost, self.profile.options, &self.cache));
+        let by_rule = kept_by_rules(&pass.steps);
+        pass.clean_repeated(&mut made, &[], &needles, &by_rule);
         let Pass { steps, lost, .. } = pass;
-        self.mark(&mut made);
+        self.mark(&mut made, &needles);
         let new_instance = made.text(tags::SOP_INSTANCE_UID).unwrap_or_default();
         let new_study = made.text(tags::STUDY_INSTANCE_UID).unwrap_or_default();
         let changed = originals.elements.into_iter().filter(|original| {
-            original.tag.group() % 2 == 0 && made.get(original.tag) != Some(original)
+            original.tag.group().is_multiple_of(2) && made.get(original.tag) != Some(original)
         });
         Ok(Made {
             originals: DataSet { elements: changed.collect() },
@@ -349,23 +354,25 @@ impl Deidentifier {
             pseudonym,
             steps,
             lost,
+            holding,
+            needles,
         })
     }
 
     /// What says that it was done, and how (PS3.15 E.1.1, E.2).
-    fn mark(&self, made: &mut DataSet) {
+    fn mark(&self, made: &mut DataSet, needles: &Needles) {
         let options = self.profile.options;
         made.put(Element::new(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES"));
-        let own = [
-            concat!("Gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
-            format!("PS3.15 {EDITION}"),
-            self.profile.reference(),
-        ];
+        let own = own_methods(&self.profile);
         let earlier = made.bytes(tags::DEIDENTIFICATION_METHOD).unwrap_or_default();
         let earlier = String::from_utf8_lossy(earlier).into_owned();
         let mut methods: Vec<&str> =
             earlier.split('\\').filter(|method| !method.is_empty()).collect();
-        methods.retain(|method| !own.iter().any(|it| it == method));
+        // Whoever wrote them may have written whose object it was.
+        methods.retain(|method| {
+            let repeats = || needles.repeated_in(Field::Text, method.as_bytes(), &[]).is_some();
+            !own.iter().any(|it| it == method) && !repeats()
+        });
         methods.extend(own.iter().map(String::as_str));
         made.put(Element::new(tags::DEIDENTIFICATION_METHOD, VR::LO, methods.join("\\")));
         let codes = std::iter::once(BASIC_PROFILE).chain(
@@ -374,8 +381,17 @@ impl Deidentifier {
                 .filter(|option| *option != ProfileOption::CleanPixelData)
                 .map(|option| (option.code(), option.meaning())),
         );
-        let items = codes.map(|(value, meaning)| code_item(value, meaning)).collect();
+        let own: Vec<DataSet> = codes.map(|(value, meaning)| code_item(value, meaning)).collect();
+        // What was done to it earlier stays on record, in its order.
+        let earlier = made.items(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE);
+        let code = |item: &DataSet| {
+            (item.text(tags::CODING_SCHEME_DESIGNATOR), item.text(tags::CODE_VALUE))
+        };
+        let repeats = |item: &DataSet| own.iter().any(|it| code(it) == code(item));
+        let mut items: Vec<_> = earlier.iter().filter(|item| !repeats(item)).cloned().collect();
+        items.extend(own);
         made.put(Element::sequence(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE, items));
+        let earlier = made.text(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED);
         let dates = if options.has(ProfileOption::RetainLongFullDates) {
             "UNMODIFIED"
         } else if options.has(ProfileOption::RetainLongModifiedDates) {
@@ -383,8 +399,34 @@ impl Deidentifier {
         } else {
             "REMOVED"
         };
+        // Dates that somebody else moved or removed are none that are kept.
+        let dates = match (earlier.as_deref(), dates) {
+            (Some("REMOVED"), _) => "REMOVED",
+            (Some("MODIFIED"), "UNMODIFIED") => "MODIFIED",
+            (_, own) => own,
+        };
         made.put(Element::new(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, VR::CS, dates));
     }
+}
+
+/// Where an attribute stands: the sequences around it, and itself.
+pub(crate) type Position = (Arc<[Tag]>, Tag);
+
+/// What rules of the profile keep as it is.
+pub(crate) fn kept_by_rules(steps: &[Step]) -> HashSet<Position> {
+    let kept = steps
+        .iter()
+        .filter(|step| step.done == Done::Kept && matches!(step.decision.origin, Origin::Rule(_)));
+    kept.map(|step| (Arc::clone(&step.path), step.tag)).collect()
+}
+
+/// What De-identification Method (0012,0063) gets of us.
+pub(crate) fn own_methods(profile: &Profile) -> [String; 3] {
+    [
+        concat!("Gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
+        format!("PS3.15 {EDITION}"),
+        profile.reference(),
+    ]
 }
 
 /// Says in the result that its pixels were cleaned (PS3.15 E.3.1): for the caller, once they were.
@@ -405,20 +447,26 @@ fn code_item(value: &str, meaning: &str) -> DataSet {
     item
 }
 
+fn trimmed_bytes(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| !matches!(byte, b' ' | 0)).map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
+}
+
 fn trimmed(uid: &str) -> String {
     uid.trim_end_matches('\0').to_owned()
 }
 
 /// Names and identifiers of everybody in the object, at any depth.
-fn collect_people(data_set: &DataSet, people: &mut Identifiers) {
-    let set = data_set.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or_default();
+fn collect_people(data_set: &DataSet, outer: &[u8], people: &mut Identifiers) {
+    let set = data_set.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or(outer);
     for element in &data_set.elements {
         match &element.value {
-            Value::Items(items) => items.iter().for_each(|item| collect_people(item, people)),
-            Value::Bytes(bytes) if element.vr == VR::PN || dictionary_vr(element.tag) == VR::PN => {
-                people.add(&character_sets::decode(set, bytes));
+            Value::Items(items) => {
+                for item in items {
+                    collect_people(item, set, people);
+                }
             }
-            Value::Bytes(bytes) if names_somebody(element.tag) => {
+            Value::Bytes(bytes) if element.vr == VR::PN || names_somebody(element.tag) => {
                 people.add(&character_sets::decode(set, bytes));
             }
             _ => {}
@@ -431,6 +479,7 @@ fn names_somebody(tag: Tag) -> bool {
     matches!(
         tag,
         tags::PATIENT_ID
+            | subject::OTHER_PATIENT_IDS
             | tags::ACCESSION_NUMBER
             | tags::STUDY_ID
             | tags::PATIENT_ADDRESS
@@ -438,6 +487,9 @@ fn names_somebody(tag: Tag) -> bool {
             | tags::SCHEDULED_PROCEDURE_STEP_ID
     )
 }
+
+/// As deep as the scanner goes, and as much again in what came as UN.
+const DEEPEST: usize = 128;
 
 /// One object on its way through.
 struct Pass<'a> {
@@ -478,17 +530,27 @@ impl Pass<'_> {
     }
 
     fn standard(&mut self, mut element: Element, set: &[u8]) -> Result<Option<Element>, SetAside> {
-        let known = dictionary_vr(element.tag);
-        if known != VR::UN {
-            value::in_its_representation(&mut element, known);
+        let tag = element.tag;
+        // Items where a value belongs, or bytes where items do: nobody can say what is in them.
+        let unreadable = value::without_what_is_unreadable(&element);
+        if let Some(empty) = unreadable.clone() {
+            self.lose(&element, set);
+            element = empty;
         }
-        let place = Place { path: &self.path, tag: element.tag, vr: element.vr, creator: None };
+        let place = Place { path: &self.path, tag, vr: element.vr, creator: None };
         let mut decision = self.decider.decide(place);
-        if element.tag == tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE
+        if tag == tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE
             && !self.profile.private.declared
         {
             // It describes what is gone, in words of its writer.
             decision = Decision::new(Origin::Private, Code::X, Some(Type::Three));
+        }
+        let made_up = matches!(decision.action, Action::Code(Code::X | Code::Z | Code::D));
+        if unreadable.is_some() && (!made_up || element.vr == VR::SQ) {
+            if tag.group() == 0x0028 || decision.needed == Some(Type::One) {
+                return Err(SetAside::Invalid(tag));
+            }
+            decision = Decision::new(Origin::Invalid, Code::X, Some(Type::Three));
         }
         self.act(element, decision, set)
     }
@@ -509,7 +571,7 @@ impl Pass<'_> {
             Action::Code(Code::K) => self.keep(element, &decision, set)?,
             Action::Code(Code::C) => self.clean(element, &decision, set)?,
             Action::Code(Code::U) => self.new_uids(element, set)?,
-            Action::Code(Code::Z) => self.empty(element, set)?,
+            Action::Code(Code::Z) => self.empty(&element, set),
             Action::Code(_) => self.dummy(element, set)?,
             Action::Rule(rule) => self.by_rule(element, &rule.clone(), &decision, set)?,
         };
@@ -525,11 +587,30 @@ impl Pass<'_> {
         items: Vec<DataSet>,
         set: &[u8],
     ) -> Result<Vec<DataSet>, SetAside> {
-        self.inside(tag, |pass| items.into_iter().map(|item| pass.data_set(item, set)).collect())
+        self.inside(tag, |pass| {
+            let mut kept = Vec::with_capacity(items.len());
+            for item in items {
+                // A content item is one wherever it stands: in the context of an acquisition or a protocol, of a specimen.
+                if item.get(tags::VALUE_TYPE).is_some() {
+                    kept.extend(pass.content_item(item, set)?);
+                } else {
+                    kept.push(pass.data_set(item, set)?);
+                }
+            }
+            Ok(kept)
+        })
     }
 
     /// Does something one level deeper.
-    fn inside<T>(&mut self, tag: Tag, act: impl FnOnce(&mut Self) -> T) -> T {
+    fn inside<T>(
+        &mut self,
+        tag: Tag,
+        act: impl FnOnce(&mut Self) -> Result<T, SetAside>,
+    ) -> Result<T, SetAside> {
+        // What the scanner walks is bounded; sequences that come out of values of VR UN on the way are not.
+        if self.path.len() >= DEEPEST {
+            return Err(DataSetError::TooDeep { tag }.into());
+        }
         let around = Arc::clone(&self.shared_path);
         self.path.push(tag);
         self.shared_path = Arc::from(self.path.as_slice());
@@ -550,13 +631,73 @@ impl Pass<'_> {
             }
             Value::Bytes(_) => {
                 let Some(bytes) = element.bytes().filter(|bytes| !bytes.is_empty()) else { return };
-                if data_set::is_text(element.vr) && bytes.len() <= 10_240 {
+                if data_set::is_text(element.vr) {
+                    // The longest text that a VR with a limit has; of more the beginning is searched for.
+                    let bytes = bytes.get(..10_240).unwrap_or(bytes);
                     let text = character_sets::decode(set, bytes);
                     let (tag, vr, bytes) = (element.tag, element.vr, bytes.to_vec());
                     self.lost.push(Lost { tag, vr, bytes, text });
                 }
             }
             Value::Fragments(_) => {}
+        }
+    }
+
+    /// Cleans what was kept and repeats what went: a text that nobody lists and that names the patient all the same, as
+    /// devices and people write names where there is room. Known words and numbers of it stay. What is no text, or has no
+    /// room for other words, is left to verification, which sets the object aside.
+    /// What a rule keeps on purpose is left alone.
+    fn clean_repeated(
+        &mut self,
+        made: &mut DataSet,
+        outer: &[u8],
+        needles: &Needles,
+        by_rule: &HashSet<Position>,
+    ) {
+        let own = made.bytes(tags::SPECIFIC_CHARACTER_SET).map(<[u8]>::to_vec);
+        let set = own.as_deref().unwrap_or(outer);
+        let scheme = made.text(tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default();
+        for element in &mut made.elements {
+            let (tag, vr) = (element.tag, element.vr);
+            let value = match &mut element.value {
+                Value::Items(items) => {
+                    self.path.push(tag);
+                    self.shared_path = Arc::from(self.path.as_slice());
+                    for item in items {
+                        self.clean_repeated(item, set, needles, by_rule);
+                    }
+                    self.path.pop();
+                    self.shared_path = Arc::from(self.path.as_slice());
+                    continue;
+                }
+                Value::Bytes(bytes) => bytes,
+                Value::Fragments(_) => continue,
+            };
+            let free = matches!(vr, VR::LO | VR::SH | VR::ST | VR::LT | VR::UT | VR::UC);
+            let creator = tag.group() % 2 == 1 && tag.element() < 0x100;
+            let ours = crate::values::dummy(vr) == Some(trimmed_bytes(value));
+            if !free || creator || ours || tag == tags::DEIDENTIFICATION_METHOD {
+                continue;
+            }
+            let field = Field::of(tag, vr, &scheme);
+            if needles.repeated_in(field, value, set).is_none()
+                || by_rule.contains(&(Arc::clone(&self.shared_path), tag))
+            {
+                continue;
+            }
+            let cleaned = self.cleaned_text(vr, value, set);
+            let still = needles.repeated_in(field, cleaned.as_bytes(), &[]).is_some();
+            let cleaned = if still { String::new() } else { cleaned };
+            let done = if cleaned.is_empty() { Done::Emptied } else { Done::Cleaned };
+            *element = Element::new(tag, vr, cleaned);
+            let decision = Decision {
+                origin: Origin::Repeated,
+                code: Code::C,
+                needed: None,
+                action: Action::Code(Code::C),
+            };
+            let path = Arc::clone(&self.shared_path);
+            self.steps.push(Step { path, tag, vr, decision, done });
         }
     }
 

@@ -146,6 +146,7 @@ impl ProjectKey {
 
     /// The key of what must not be linked beyond one study: as good as a new key for each, and the same again when the
     /// study comes again.
+    #[must_use]
     pub fn of_study(&self, study_instance_uid: &str) -> Self {
         let tag = self.sub_key("study").sign(study_instance_uid.as_bytes());
         Self::from_bytes(tag)

@@ -190,7 +190,7 @@ impl Deidentifier {
         // Masks and palettes are looked up in what was received.
         let received = plan.clears_bits.then(|| parsed.data_set.clone());
         let character_set = parsed.data_set.bytes(tags::SPECIFIC_CHARACTER_SET).map(<[u8]>::to_vec);
-        let mut made = self.make(parsed)?;
+        let mut made = self.make_with(parsed, !tools.recipients.is_empty())?;
         if plan.masked && self.profile().options.has(ProfileOption::CleanPixelData) {
             mark_pixels_cleaned(&mut made.data_set);
         }
@@ -583,13 +583,11 @@ fn search_for_text(
             protected.pixels.text_search = not_checked("its frames cannot be decoded here");
             return Ok(());
         };
-        match codec.decode(&whole, &syntax) {
-            Ok(native) => (whole, syntax) = (native, TransferSyntax::explicit_vr_little_endian()),
-            Err(_) => {
-                protected.pixels.text_search = not_checked("its frames cannot be decoded");
-                return Ok(());
-            }
-        }
+        let Ok(native) = codec.decode(&whole, &syntax) else {
+            protected.pixels.text_search = not_checked("its frames cannot be decoded");
+            return Ok(());
+        };
+        (whole, syntax) = (native, TransferSyntax::explicit_vr_little_endian());
     }
     let parsed = data_set::read(&syntax, &whole)?;
     let Some(pixel_data) = parsed.pixel_data else { return Ok(()) };

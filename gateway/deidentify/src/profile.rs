@@ -381,14 +381,14 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn problem(&mut self, at: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
-        self.find(Severity::Problem, at, message.into(), help.into());
+        self.find(Severity::Problem, at, &message.into(), help.into());
     }
 
     fn warning(&mut self, at: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
-        self.find(Severity::Warning, at, message.into(), help.into());
+        self.find(Severity::Warning, at, &message.into(), help.into());
     }
 
-    fn find(&mut self, severity: Severity, at: Range<usize>, message: String, help: String) {
+    fn find(&mut self, severity: Severity, at: Range<usize>, message: &str, help: String) {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default();
@@ -409,7 +409,7 @@ impl Check<'_> {
         match &file.schema {
             Some(schema) if *schema.get_ref() == 1 => {}
             Some(schema) => {
-                self.problem(schema.span(), "this schema is unknown", "Write schema = 1.")
+                self.problem(schema.span(), "this schema is unknown", "Write schema = 1.");
             }
             None => self.problem(
                 whole.clone(),
@@ -564,14 +564,13 @@ impl Check<'_> {
     fn private(&mut self, section: &PrivateSection, options: Options) -> Private {
         let mut safe = HashSet::new();
         for written in &section.safe {
-            match Selector::parse(written.get_ref()) {
-                Ok(Selector::Private { group, creator, element }) => {
-                    safe.insert((group, creator, element));
-                }
-                _ => {
-                    let help = "Write such as '(0029,\"SIEMENS CSA HEADER\",10)': an odd group, the creator, two digits.";
-                    self.problem(written.span(), "this is no private attribute", help);
-                }
+            if let Ok(Selector::Private { group, creator, element }) =
+                Selector::parse(written.get_ref())
+            {
+                safe.insert((group, creator, element));
+            } else {
+                let help = "Write such as '(0029,\"SIEMENS CSA HEADER\",10)': an odd group, the creator, two digits.";
+                self.problem(written.span(), "this is no private attribute", help);
             }
         }
         if let Some(written) = section.safe.first()
@@ -598,20 +597,17 @@ impl Check<'_> {
                         .find(|entry| entry.name() == text)
                 })
             });
-            match found {
-                Some(entry) => {
-                    classes.insert(entry.uid().to_owned(), *policy);
-                }
-                None => {
-                    let names = table::known_classes()
-                        .filter_map(|uid| StandardSopClassDictionary.by_uid(uid))
-                        .map(UidDictionaryEntry::name);
-                    let help = format!(
-                        "{}Write its name or UID, such as \"Encapsulated PDF Storage\".",
-                        near::word(text, names)
-                    );
-                    self.problem(class.span(), "this SOP class is unknown", help);
-                }
+            if let Some(entry) = found {
+                classes.insert(entry.uid().to_owned(), *policy);
+            } else {
+                let names = table::known_classes()
+                    .filter_map(|uid| StandardSopClassDictionary.by_uid(uid))
+                    .map(UidDictionaryEntry::name);
+                let help = format!(
+                    "{}Write its name or UID, such as \"Encapsulated PDF Storage\".",
+                    near::word(text, names)
+                );
+                self.problem(class.span(), "this SOP class is unknown", help);
             }
         }
         classes
@@ -670,17 +666,14 @@ impl Check<'_> {
 
     fn rule(&mut self, section: &Spanned<RuleSection>) -> Option<Rule> {
         let body = section.get_ref();
-        let id = match &body.id {
-            Some(id) => Some(id.get_ref().clone()),
-            None => {
-                self.problem(
-                    section.span(),
-                    "this rule has no id",
-                    "Write such as id = \"keep-protocol\".",
-                );
-                None
-            }
-        };
+        let id = body.id.as_ref().map(|id| id.get_ref().clone());
+        if id.is_none() {
+            self.problem(
+                section.span(),
+                "this rule has no id",
+                "Write such as id = \"keep-protocol\".",
+            );
+        }
         let written: Vec<&String> = match body.select.as_ref().map(Spanned::get_ref) {
             None => Vec::new(),
             Some(OneOrMore::One(text)) => vec![text],
@@ -695,13 +688,10 @@ impl Check<'_> {
             }
         }
         let when = body.when.as_ref().and_then(|written| self.when(written));
-        let action = match &body.action {
-            Some(action) => self.action(action),
-            None => {
-                self.problem(section.span(), "this rule has no action", ACTIONS);
-                None
-            }
-        };
+        if body.action.is_none() {
+            self.problem(section.span(), "this rule has no action", ACTIONS);
+        }
+        let action = body.action.as_ref().and_then(|action| self.action(action));
         if written.is_empty() && !matches!(action, Some(RuleAction::Reject) | None) {
             let help = "Write select = \"ProtocolName\", or action = \"reject\" to set whole objects aside.";
             self.problem(section.span(), "this rule selects nothing", help);
@@ -915,7 +905,7 @@ pub fn keyword(tag: Tag) -> String {
     use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
     dicom_dictionary_std::StandardDataDictionary
         .by_tag(tag)
-        .filter(|_| tag.group() % 2 == 0)
+        .filter(|_| tag.group().is_multiple_of(2))
         .map_or_else(|| tag.to_string(), |entry| entry.alias().to_owned())
 }
 

@@ -5,28 +5,42 @@
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
+use gantry_store::dicom::text as character_sets;
 
 use crate::data_set::DataSet;
 use crate::values::nhs_number;
 
 /// Other Patient IDs (0010,1000), retired.
-const OTHER_PATIENT_IDS: Tag = Tag(0x0010, 0x1000);
+pub(crate) const OTHER_PATIENT_IDS: Tag = Tag(0x0010, 0x1000);
 
 /// The subject of an object: `nhs:` and ten digits, else `local:` with issuer and identifier. It is patient data.
 pub fn of(data_set: &DataSet) -> Option<String> {
-    let own = data_set.text(tags::PATIENT_ID).unwrap_or_default();
-    let others = data_set.items(tags::OTHER_PATIENT_I_DS_SEQUENCE).iter();
-    let others = others.filter_map(|item| item.text(tags::PATIENT_ID));
-    let retired = data_set.bytes(OTHER_PATIENT_IDS).unwrap_or_default();
-    let retired =
-        retired.split(|byte| *byte == b'\\').map(|id| String::from_utf8_lossy(id).into_owned());
+    let set = data_set.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or_default();
+    let own = values(data_set, tags::PATIENT_ID, set).into_iter().next().unwrap_or_default();
+    let others = data_set.items(tags::OTHER_PATIENT_I_DS_SEQUENCE).iter().flat_map(|item| {
+        let set = item.bytes(tags::SPECIFIC_CHARACTER_SET).unwrap_or(set);
+        values(item, tags::PATIENT_ID, set)
+    });
+    let retired = values(data_set, OTHER_PATIENT_IDS, set);
     let all = std::iter::once(own.clone()).chain(others).chain(retired);
     if let Some(number) = all.into_iter().find_map(|id| nhs_number(&id)) {
         return Some(format!("nhs:{number}"));
     }
-    let issuer = data_set.text(tags::ISSUER_OF_PATIENT_ID).unwrap_or_default();
+    let issuer = values(data_set, tags::ISSUER_OF_PATIENT_ID, set).into_iter().next();
     let canonical = |text: &str| text.trim().to_uppercase();
-    (!own.trim().is_empty()).then(|| format!("local:{}:{}", canonical(&issuer), canonical(&own)))
+    (!own.trim().is_empty())
+        .then(|| format!("local:{}:{}", canonical(&issuer.unwrap_or_default()), canonical(&own)))
+}
+
+/// The values of an attribute. What its character set cannot read is told apart by its bytes: two patients whose
+/// identifiers are equally illegible are two.
+fn values(data_set: &DataSet, tag: Tag, set: &[u8]) -> Vec<String> {
+    let bytes = data_set.bytes(tag).unwrap_or_default();
+    let text = character_sets::decode(set, bytes);
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return vec![format!("{text} {bytes:02x?}")];
+    }
+    text.split('\\').map(|value| value.trim().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -57,6 +71,17 @@ mod tests {
         assert_eq!(with("RXX1", &["X", "9990548609"], ""), expected);
         assert_eq!(with("RXX1", &[], "A\\9990548609"), expected);
         assert_eq!(with("", &["9990548609"], ""), expected);
+    }
+
+    #[test]
+    fn identifiers_that_nobody_can_read_are_not_one_and_the_same() {
+        let illegible = |byte: u8| {
+            let mut data_set = DataSet::default();
+            data_set.put(Element::new(tags::PATIENT_ID, VR::LO, [byte, b'1']));
+            of(&data_set).unwrap()
+        };
+        assert_ne!(illegible(0xC4), illegible(0xC5));
+        assert_eq!(illegible(0xC4), illegible(0xC4));
     }
 
     #[test]

@@ -249,6 +249,11 @@ impl Actions {
         strictest.map_or((self.basic, None), |(option, code)| (*code, Some(*option)))
     }
 
+    /// Whether this option has something to say.
+    pub fn has(&self, option: ProfileOption) -> bool {
+        self.options.iter().any(|(other, _)| *other == option)
+    }
+
     fn parse(columns: &[&str], of: &[ProfileOption]) -> Option<Self> {
         let (basic, rest) = columns.split_first()?;
         let options = of
@@ -394,17 +399,20 @@ pub fn type_in_sequence(sequence: Tag, tag: Tag) -> Type {
 pub fn resolve(code: Code, needed: Option<Type>) -> Code {
     use Type::{One, Three, Two};
     match (code, needed) {
-        (Code::ZD, Some(One) | None) | (Code::XD, Some(One | Two) | None) => Code::D,
-        (Code::XZD, Some(One) | None) | (Code::X, Some(One)) => Code::D,
+        (Code::XD, Some(One | Two) | None)
+        | (Code::ZD | Code::XZ | Code::XZD, Some(One) | None)
+        | (Code::X | Code::Z, Some(One)) => Code::D,
         (Code::XZU, Some(One) | None) => Code::U,
         (Code::ZD, Some(_)) | (Code::XZ | Code::XZD | Code::XZU, Some(Two)) => Code::Z,
-        (Code::XZ, Some(One) | None) | (Code::Z, Some(One)) => Code::D,
         (Code::XZ | Code::XD | Code::XZD | Code::XZU, Some(Three)) => Code::X,
         (plain, _) => plain,
     }
 }
 
-static SAFE: LazyLock<HashMap<(u16, u8, &'static str), Option<VR>>> = LazyLock::new(|| {
+/// Group, low byte and creator of safe private attributes, with the VR where it is told.
+type Safe = HashMap<(u16, u8, &'static str), Option<VR>>;
+
+static SAFE: LazyLock<Safe> = LazyLock::new(|| {
     let rows = lines(SAFE_PRIVATE).filter_map(|columns| match columns.as_slice() {
         [group, element, creator, vr] => {
             let group = u16::from_str_radix(group, 16).ok()?;

@@ -37,6 +37,7 @@ impl Identifiers {
 }
 
 /// Cleans a text. What is left is ASCII, and may be empty.
+#[expect(clippy::implicit_hasher, reason = "profiles keep their words in the standard set")]
 pub fn clean(text: &str, people: &Identifiers, more_words: &HashSet<String>) -> String {
     let blanked = without_numbers_of_people(text);
     let mut kept = String::new();
@@ -89,16 +90,16 @@ fn stays(word: &str, people: &Identifiers, more_words: &HashSet<String>) -> bool
 
 /// A number of at most four digits before the point, not a year, with or without a unit: `5`, `0.625mm`, `120kv`, `3x3`.
 fn is_quantity(word: &str) -> bool {
+    const UNITS: [&str; 21] = [
+        "", "mm", "cm", "m", "ml", "l", "mg", "kv", "kvp", "ma", "mas", "s", "sec", "ms", "min",
+        "hz", "t", "deg", "d", "hu", "x",
+    ];
     let end = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
     let (number, unit) = word.split_at(end);
     let whole = number.split('.').next().unwrap_or_default();
     let is_year = number.len() == 4 && (number.starts_with("19") || number.starts_with("20"));
     let is_number =
         number.parse::<f64>().is_ok() && whole.len() <= 4 && number.len() <= 8 && !is_year;
-    const UNITS: [&str; 21] = [
-        "", "mm", "cm", "m", "ml", "l", "mg", "kv", "kvp", "ma", "mas", "s", "sec", "ms", "min",
-        "hz", "t", "deg", "d", "hu", "x",
-    ];
     let product = || {
         unit.split('x')
             .skip(1)

@@ -31,9 +31,11 @@ impl Values {
 
     /// The UID in the place of this one: `2.25.` and a UUID of version 8 in decimal (PS3.5 B.2), at most 44 characters.
     pub fn uid(&self, uid: &str) -> String {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = self.uid.sign(uid.as_bytes());
-        let bytes = [a, b, c, d, e, f, g & 0x0F | 0x80, h, i & 0x3F | 0x80, j, k, l, m, n, o, p];
-        format!("2.25.{}", u128::from_be_bytes(bytes))
+        let signed = self.uid.sign(uid.as_bytes());
+        let random = u128::from_be_bytes(signed.first_chunk().copied().unwrap_or_default());
+        // Version 8 in the upper half, the variant of RFC 9562 in the lower.
+        let named = random & !(0xF << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
+        format!("2.25.{named}")
     }
 
     /// A subject's pseudonym: the prefix and so many characters of base 32, 5 bits each.
@@ -51,8 +53,8 @@ impl Values {
     pub fn shift(&self, subject: &str, range: (i32, i32)) -> i32 {
         let (low, high) = (i64::from(range.0), i64::from(range.1));
         let days: i64 = high - low + 1 - i64::from(low <= 0 && high >= 0);
-        let [a, b, c, d, e, f, g, h, ..] = self.date.sign(subject.as_bytes());
-        let random = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let signed = self.date.sign(subject.as_bytes());
+        let random = u64::from_be_bytes(signed.first_chunk().copied().unwrap_or_default());
         // The remainder of 64 bits by a few thousand days is even enough.
         let nth = low + i64::try_from(random % days.max(1).unsigned_abs()).unwrap_or_default();
         let skipping_none = if low <= 0 && nth >= 0 && high >= 0 { nth + 1 } else { nth };
@@ -135,13 +137,13 @@ pub fn dummy(vr: VR) -> Option<&'static [u8]> {
         VR::DT => b"19000101000000",
         VR::IS | VR::DS => b"0",
         VR::AS => b"000Y",
-        VR::PN => b"REMOVED",
-        VR::AE | VR::CS | VR::LO | VR::LT | VR::SH | VR::ST | VR::UC | VR::UT => b"REMOVED",
+        VR::AE | VR::CS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST | VR::UC | VR::UT => {
+            b"REMOVED"
+        }
         VR::UR => b"urn:removed",
-        VR::US | VR::SS => &[0; 2],
         VR::AT | VR::UL | VR::SL | VR::FL | VR::OF | VR::OL => &[0; 4],
         VR::FD | VR::SV | VR::UV | VR::OD | VR::OV => &[0; 8],
-        VR::OB | VR::OW | VR::UN => &[0; 2],
+        VR::US | VR::SS | VR::OB | VR::OW | VR::UN => &[0; 2],
         VR::UI | VR::SQ => return None,
     })
 }

@@ -10,32 +10,33 @@
 
 mod needles;
 
-pub(crate) use needles::Cache;
+pub(crate) use needles::{Cache, Field, Needles};
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use gantry_store::dicom::TransferSyntax;
 use gantry_store::dicom::scanner::{Budget, Event, Scan, ScanError, Scanner, Visitor};
 
-use self::needles::Needles;
-use crate::data_set::dictionary_vr;
+use crate::data_set::{Element, dictionary_vr};
 use crate::decide::{Action, Decider};
-use crate::engine::{Deidentifier, Done, Made};
+use crate::engine::value::is_registered;
+use crate::engine::{Deidentifier, Done, Made, Position, Step, kept_by_rules, own_methods};
 use crate::profile::{Place, Profile, keyword};
 use crate::table::{self, Code, ProfileOption, Type};
-use crate::text;
 
 /// What no verification here looks at, for reports.
-pub const NOT_CHECKED: [&str; 6] = [
+pub const NOT_CHECKED: [&str; 7] = [
     "texts among the bytes of pixel data that are shorter than 8 characters or not ASCII",
     "whether pixels show text, where no OCR ran",
     "whether a face can be recognised in a volume of the head",
+    "names and identifiers of fewer than 4 letters or digits",
     "names of people that stand in no attribute of the object",
     "spellings of a name that differ by more than order, case and apostrophes",
     "what a combination of kept values (age, sex, dates, rare findings) tells to who knows the patient",
@@ -66,6 +67,8 @@ pub enum Finding {
     SameInstance,
     /// Pixel data is not what was received, where nothing was to be changed.
     Pixels,
+    /// So much went that it cannot be searched for.
+    Unsearched,
     /// What was written does not pass the scanner.
     Damaged(ScanError),
 }
@@ -84,6 +87,7 @@ impl fmt::Display for Finding {
             Self::Mark(tag) => write!(f, "{} does not say what was done", keyword(*tag)),
             Self::SameInstance => f.write_str("the SOP Instance UID was not replaced"),
             Self::Pixels => f.write_str("pixel data changed where nothing was to be changed"),
+            Self::Unsearched => f.write_str("more was removed than can be searched for"),
             Self::Damaged(error) => write!(f, "what was written is damaged: {error}"),
         }
     }
@@ -102,10 +106,10 @@ impl<'a> Verifier<'a> {
         let watch = Watch {
             profile,
             made,
-            decider: Decider::new(profile, &made.sop_class, deidentifier.all_rules()),
-            needles: Needles::of(&made.lost, deidentifier.cache()),
+            decider: Decider::new(profile, &made.sop_class, &made.holding),
+            kept: Kept::of(made),
             path: Vec::new(),
-            creators: vec![Vec::new()],
+            inside: vec![Inside::default()],
             element: None,
             value: Vec::new(),
             pixels: None,
@@ -127,6 +131,9 @@ impl<'a> Verifier<'a> {
         let (scan, watch) =
             self.scanner.finish_visit().map_err(|error| vec![Finding::Damaged(error)])?;
         let mut findings = watch.missing();
+        if made.needles.is_cut() {
+            findings.push(Finding::Unsearched);
+        }
         let kept_uids = watch.profile.options.has(ProfileOption::RetainUids);
         if made.sop_instance.0 == made.sop_instance.1 && !kept_uids {
             findings.push(Finding::SameInstance);
@@ -145,12 +152,11 @@ impl fmt::Debug for Verifier<'_> {
 struct Watch<'a> {
     profile: &'a Profile,
     made: &'a Made,
-    /// As if every rule held: what one might have done is not judged.
     decider: Decider<'a>,
-    needles: Needles,
+    kept: Kept,
     path: Vec<Tag>,
-    /// Private creators of the data sets that are open: group, block, text.
-    creators: Vec<Vec<(u16, u16, String)>>,
+    /// The data sets that are open, outermost first.
+    inside: Vec<Inside>,
     element: Option<(Tag, VR)>,
     value: Vec<u8>,
     /// Top-level pixel data while it passes, and whether it is a sequence of fragments.
@@ -160,6 +166,41 @@ struct Watch<'a> {
     /// Top-level attributes that have a value.
     valued: HashSet<Tag>,
     findings: Vec<Finding>,
+}
+
+/// What is known of a data set or item while it passes.
+#[derive(Clone, Default)]
+struct Inside {
+    /// Private creators: group, block, text.
+    creators: Vec<(u16, u16, String)>,
+    character_set: Vec<u8>,
+    coding_scheme: String,
+}
+
+/// What the log says was kept on purpose, in its place.
+struct Kept {
+    /// Private attributes.
+    private: HashSet<Position>,
+    /// Attributes that a rule of the profile keeps as they are.
+    by_rule: HashSet<Position>,
+}
+
+impl Kept {
+    fn of(made: &Made) -> Self {
+        let private = made
+            .steps
+            .iter()
+            .filter(|step| step.done != Done::Removed && step.tag.group() % 2 == 1);
+        Self {
+            private: private.map(|step| (Arc::clone(&step.path), step.tag)).collect(),
+            by_rule: kept_by_rules(&made.steps),
+        }
+    }
+}
+
+/// Attributes that tell who the patient is, which no rule lets into another attribute.
+fn is_the_patients(tag: Tag) -> bool {
+    matches!(tag, Tag(0x0010, _) | tags::ACCESSION_NUMBER)
 }
 
 impl Visitor for Watch<'_> {
@@ -187,7 +228,11 @@ impl Visitor for Watch<'_> {
                 }
                 self.value.clear();
             }
-            Event::Item(_) => self.creators.push(Vec::new()),
+            Event::Item(_) => {
+                let around = self.inside.last().map(|around| around.character_set.clone());
+                let character_set = around.unwrap_or_default();
+                self.inside.push(Inside { character_set, ..Inside::default() });
+            }
             Event::Fragment(_) => {}
             Event::Value(bytes) if self.pixels.is_some() => self.pixel_bytes(bytes),
             Event::Value(bytes) => self.value.extend_from_slice(bytes),
@@ -204,7 +249,7 @@ impl Visitor for Watch<'_> {
                 }
             }
             Event::ItemEnd(_) => {
-                self.creators.pop();
+                self.inside.pop();
             }
             Event::SequenceEnd(_) => {
                 if self.pixels.take().is_none() {
@@ -229,13 +274,14 @@ impl Watch<'_> {
     }
 
     fn residual_in_pixels(&mut self, at: Tag, bytes: &[u8]) {
-        if let Some(of) = self.needles.first_in_pixels(bytes) {
+        if let Some(of) = self.made.needles.first_in_pixels(bytes) {
             self.find(Finding::Residual { of, at });
         }
     }
 
     fn find(&mut self, finding: Finding) {
-        if !self.findings.contains(&finding) {
+        // A hundred attributes tell as much as a million.
+        if self.findings.len() < 100 && !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
     }
@@ -243,8 +289,8 @@ impl Watch<'_> {
     fn value(&mut self, tag: Tag, vr: VR, bytes: &[u8]) {
         if tag.group() % 2 == 1 && (0x10..=0xFF).contains(&tag.element()) {
             let text = String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned();
-            if let Some(creators) = self.creators.last_mut() {
-                creators.push((tag.group(), tag.element(), text));
+            if let Some(inside) = self.inside.last_mut() {
+                inside.creators.push((tag.group(), tag.element(), text));
             }
         }
         let end =
@@ -254,19 +300,62 @@ impl Watch<'_> {
             self.valued.insert(tag);
         }
         self.judge(tag, vr, Some(trimmed));
-        // Written by us, of what tells nothing; a method may be called like what went.
-        let ours = matches!(tag, tags::DEIDENTIFICATION_METHOD);
-        // A moved date may happen to be another date of the patient.
-        let moved = matches!(vr, VR::DA | VR::DT) || matches!(dictionary_vr(tag), VR::DA | VR::DT);
-        // A code of anatomy may be somebody's surname.
-        let known_word = vr == VR::CS
-            && std::str::from_utf8(trimmed)
-                .is_ok_and(|text| text.split(['\\', ' ', '_']).all(text::is_known_word));
-        if !ours && !known_word {
-            for of in self.needles.all_in(bytes, moved) {
+        match (tag, self.inside.last_mut()) {
+            (tags::SPECIFIC_CHARACTER_SET, Some(inside)) => {
+                trimmed.clone_into(&mut inside.character_set);
+            }
+            (tags::CODING_SCHEME_DESIGNATOR, Some(inside)) => {
+                String::from_utf8_lossy(trimmed).trim().clone_into(&mut inside.coding_scheme);
+            }
+            _ => {}
+        }
+        self.residual(tag, vr, trimmed);
+    }
+
+    /// Searches a value for what went.
+    fn residual(&mut self, tag: Tag, vr: VR, value: &[u8]) {
+        let Some(inside) = self.inside.last() else { return };
+        let place = (Arc::from(self.path.as_slice()), tag);
+        let by_rule = self.kept.by_rule.contains(&place);
+        let field = Field::of(tag, self.representation(tag, vr), &inside.coding_scheme);
+        let found = if tag == tags::DEIDENTIFICATION_METHOD {
+            // Ours may be called like what went.
+            let ours = own_methods(self.profile);
+            let earlier = value.split(|byte| *byte == b'\\');
+            let earlier =
+                earlier.filter(|method| !ours.iter().any(|own| own.as_bytes() == *method));
+            let search = |method| self.made.needles.all_in(field, method, &inside.character_set);
+            earlier.flat_map(search).collect()
+        } else if crate::values::dummy(vr) == Some(value) {
+            Vec::new()
+        } else {
+            self.made.needles.all_in(field, value, &inside.character_set)
+        };
+        for of in found {
+            if !by_rule || is_the_patients(of) {
                 self.find(Finding::Residual { of, at: tag });
             }
         }
+    }
+
+    /// The VR that counts: PS3.6's, the list's of safe private attributes, or else the writer's.
+    fn representation(&self, tag: Tag, vr: VR) -> VR {
+        if tag.group().is_multiple_of(2) {
+            return Some(dictionary_vr(tag)).filter(|known| *known != VR::UN).unwrap_or(vr);
+        }
+        let listed = self
+            .creator(tag)
+            .and_then(|creator| table::safe_private(tag.group(), creator, tag.element() as u8));
+        listed.flatten().unwrap_or(vr)
+    }
+
+    /// The creator of the private block that an attribute is in.
+    fn creator(&self, tag: Tag) -> Option<&str> {
+        let creators = &self.inside.last()?.creators;
+        let block = tag.element() >> 8;
+        let found =
+            creators.iter().find(|(group, number, _)| *group == tag.group() && *number == block);
+        found.map(|(_, _, text)| text.as_str())
     }
 
     /// Whether the profile lets this be there.
@@ -278,16 +367,18 @@ impl Watch<'_> {
         let vr = if known == VR::UN { vr } else { known };
         let place = Place { path: &self.path, tag, vr, creator: None };
         let by_a_rule = self.decider.rule(place).is_some();
+        // Put there after the old one went, if somebody may open it.
+        let sealed = tag == tags::ENCRYPTED_ATTRIBUTES_SEQUENCE && self.path.is_empty();
         let decision = self.decider.decide(place);
         match decision.action {
-            // A rule with a condition was judged on what was received; what it did is in the log.
+            // What a rule of the profile did is in the log.
             _ if by_a_rule => {}
+            _ if sealed && self.made.data_set.get(tag).is_some() => {}
             Action::Code(Code::X) if !self.in_content() => self.find(Finding::Kept(tag)),
             Action::Code(Code::U) if vr == VR::UI => {
                 let text = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-                let ours = |uid: &str| {
-                    uid.is_empty() || uid.starts_with("2.25.") || uid.starts_with("1.2.840.10008.")
-                };
+                let ours =
+                    |uid: &str| uid.is_empty() || uid.starts_with("2.25.") || is_registered(uid);
                 if !text.split('\\').all(ours) {
                     self.find(Finding::ForeignUid(tag));
                 }
@@ -309,24 +400,16 @@ impl Watch<'_> {
     }
 
     fn judge_private(&mut self, tag: Tag) {
-        let block = tag.element() >> 8;
         let is_creator = (0x10..=0xFF).contains(&tag.element());
-        let creator = self.creators.last().and_then(|creators| {
-            let found = creators
-                .iter()
-                .find(|(group, number, _)| *group == tag.group() && *number == block);
-            found.map(|(_, _, text)| text.clone())
-        });
-        let kept_on_purpose = self.made.steps.iter().any(|step| {
-            step.tag == tag
-                && step.path.as_ref() == self.path.as_slice()
-                && step.done != Done::Removed
-        });
-        let on = self.profile.options.has(ProfileOption::RetainSafePrivate) || kept_on_purpose;
-        let known = creator.is_some_and(|creator| {
+        let place = (Arc::from(self.path.as_slice()), tag);
+        let kept_on_purpose = self.kept.private.contains(&place);
+        let on = self.profile.options.has(ProfileOption::RetainSafePrivate)
+            || kept_on_purpose
+            || is_creator && !self.kept.private.is_empty();
+        let known = self.creator(tag).is_some_and(|creator| {
             let low = tag.element() as u8;
-            table::safe_private(tag.group(), &creator, low).is_some()
-                || self.profile.private.safe.contains(&(tag.group(), creator, low))
+            table::safe_private(tag.group(), creator, low).is_some()
+                || self.profile.private.safe.contains(&(tag.group(), creator.to_owned(), low))
         });
         if !on || !is_creator && !known && !kept_on_purpose {
             self.find(Finding::Kept(tag));
@@ -340,7 +423,12 @@ impl Watch<'_> {
             .steps
             .iter()
             .filter(|step| step.path.is_empty() && step.decision.needed == Some(Type::One));
-        let gone = had.filter(|step| !self.valued.contains(&step.tag));
+        // One that came without a value and was left as it came is its sender's.
+        let came_empty = |step: &Step| {
+            let made = || self.made.data_set.get(step.tag).and_then(Element::bytes);
+            step.done == Done::Kept && made().is_some_and(<[u8]>::is_empty)
+        };
+        let gone = had.filter(|step| !self.valued.contains(&step.tag) && !came_empty(step));
         let marks = [
             tags::PATIENT_IDENTITY_REMOVED,
             tags::DEIDENTIFICATION_METHOD,

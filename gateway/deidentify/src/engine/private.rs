@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 
+use super::value::{in_their_representation, is_valid};
 use super::{Pass, SetAside};
 use crate::data_set::{self, DataSet, Element, Form, Value};
 use crate::decide::{Action, Decision, Origin};
@@ -121,18 +122,38 @@ impl Pass<'_> {
         let low = tag.element() as u8;
         let listed = table::safe_private(tag.group(), creator, low);
         let added = || self.profile.private.safe.contains(&(tag.group(), creator.to_owned(), low));
+        // What is safe is a value of the VR that the list tells, and not whatever else somebody wrote there.
+        let listed_vr = listed.flatten();
+        let is_one = |vr| match &element.value {
+            Value::Bytes(bytes) if data_set::is_text(vr) => {
+                is_valid(vr, element.bytes().unwrap_or(bytes))
+            }
+            Value::Bytes(bytes) => is_valid(vr, bytes),
+            Value::Items(_) | Value::Fragments(_) => true,
+        };
         let safe = self.profile.options.has(ProfileOption::RetainSafePrivate)
+            && listed_vr.is_none_or(is_one)
             && (listed.is_some() || added() || blocks.is_declared_safe(tag, creator));
         if !safe {
             return Decision::new(Origin::Private, Code::X, Some(Type::Three));
         }
-        if let Some(Some(VR::SQ)) = listed
-            && let Some(items) = items_of(element)
-        {
+        if listed_vr == Some(VR::SQ) && matches!(element.value, Value::Bytes(_)) {
+            let Some(items) = items_of(element) else {
+                return Decision::new(Origin::Invalid, Code::X, Some(Type::Three));
+            };
             *element = Element::sequence(tag, items);
+            if let Value::Items(items) = &mut element.value {
+                items.iter_mut().for_each(in_their_representation);
+            }
+        }
+        // In implicit VR nobody says what it is but the list.
+        if element.vr == VR::UN
+            && let Some(vr) = listed_vr.filter(|vr| data_set::is_text(*vr))
+        {
+            element.vr = vr;
         }
         // Safe are its numbers and words; what a VR always tells is treated like everywhere else.
-        let code = match listed.flatten().unwrap_or(element.vr) {
+        let code = match listed_vr.unwrap_or(element.vr) {
             VR::UI => Code::U,
             VR::PN | VR::DA | VR::DT | VR::TM | VR::AE => Code::X,
             _ => Code::K,

@@ -61,7 +61,11 @@ impl Pass<'_> {
         })
     }
 
-    fn content_item(&mut self, mut item: DataSet, set: &[u8]) -> Result<Option<DataSet>, SetAside> {
+    pub(super) fn content_item(
+        &mut self,
+        mut item: DataSet,
+        set: &[u8],
+    ) -> Result<Option<DataSet>, SetAside> {
         let value_type = item.text(tags::VALUE_TYPE).unwrap_or_default();
         let (origin, code) = self.concept(&item, &value_type);
         let value_tag = value_of(&value_type);

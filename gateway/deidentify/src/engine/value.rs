@@ -18,9 +18,22 @@ use crate::values::{cap_age, dummy, parse_date, shift_date, shift_date_time};
 /// An attribute as it is after an action, if it still is, and what was done.
 type Acted = (Option<Element>, Done);
 
-/// Gives an element the VR that PS3.6 gives its attribute, so that what is decided does not depend on what its writer
-/// claimed. Where the dictionary has a choice, and for words and bytes, the claim stands.
-pub(super) fn in_its_representation(element: &mut Element, known: VR) {
+/// Gives the elements of the standard the VR that PS3.6 gives their attributes, at every depth, so that what is decided
+/// does not depend on what their writer claimed. Where the dictionary has a choice the claim stands.
+pub(super) fn in_their_representation(data_set: &mut DataSet) {
+    for element in &mut data_set.elements {
+        let known = dictionary_vr(element.tag);
+        if element.tag.group().is_multiple_of(2) && known != VR::UN {
+            in_its_representation(element, known);
+        }
+        // What was bytes and is a sequence now came through the scanner whole: its depth is bounded, too.
+        if let Value::Items(items) = &mut element.value {
+            items.iter_mut().for_each(in_their_representation);
+        }
+    }
+}
+
+fn in_its_representation(element: &mut Element, known: VR) {
     let binary = |vr| {
         matches!(vr, VR::OB | VR::OW | VR::US | VR::SS | VR::UN | VR::OL | VR::UL | VR::SL | VR::OV)
     };
@@ -41,25 +54,39 @@ pub(super) fn in_its_representation(element: &mut Element, known: VR) {
     }
 }
 
+/// An empty element of the right kind in the place of one whose value is of the wrong one: items where PS3.6 has a value,
+/// or bytes that are no items where it has a sequence. `None`: it is of the right kind.
+pub(super) fn without_what_is_unreadable(element: &Element) -> Option<Element> {
+    let (tag, known) = (element.tag, dictionary_vr(element.tag));
+    match (&element.value, known) {
+        (_, VR::UN) => None,
+        (Value::Bytes(_), VR::SQ) => Some(Element::sequence(tag, Vec::new())),
+        (Value::Items(_), vr) if vr != VR::SQ => Some(Element::new(tag, vr, [])),
+        _ => None,
+    }
+}
+
 /// Whether a value is one of its VR (PS3.5 6.2), so that nothing hides in a field that nobody reads as text.
-fn is_valid(vr: VR, bytes: &[u8]) -> bool {
+pub(super) fn is_valid(vr: VR, bytes: &[u8]) -> bool {
     let each = |valid: &dyn Fn(&str) -> bool| {
         std::str::from_utf8(bytes)
             .is_ok_and(|text| text.split('\\').all(|value| valid(value.trim_matches([' ', '\0']))))
     };
+    let known_or_none = |word: &str| word.is_empty() || text::is_known_word(word);
     match vr {
         VR::DS => each(&|value| {
-            value.is_empty()
-                || value.parse::<f64>().is_ok_and(|number| number.is_finite()) && value.len() <= 32
+            value.is_empty() || value.parse::<f64>().is_ok_and(f64::is_finite) && value.len() <= 32
         }),
-        VR::IS => {
-            each(&|value| value.is_empty() || value.trim_start_matches('+').parse::<i64>().is_ok())
-        }
+        // Some devices write 12.0, which tells as little.
+        VR::IS => each(&|value| {
+            value.is_empty() || value.len() <= 16 && value.parse::<f64>().is_ok_and(f64::is_finite)
+        }),
         VR::CS => each(&|value| {
             let allowed = |byte: u8| {
                 byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b' ' | b'_')
             };
-            value.len() <= 16 && value.bytes().all(allowed)
+            let words = || value.split([' ', '_', '-', '/', ',']).all(known_or_none);
+            value.len() <= 16 && value.bytes().all(allowed) || words()
         }),
         VR::UI => each(&|value| {
             value.len() <= 64 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -124,10 +151,15 @@ impl Pass<'_> {
                 }
                 // Numbers may end in a byte 20H or 00H of their own.
                 let whole = if data_set::is_text(vr) { value } else { bytes.as_slice() };
-                if is_valid(vr, whole) {
+                if is_valid(vr, whole)
+                    || tag == tags::SPECIFIC_CHARACTER_SET && names_character_sets(whole)
+                {
                     return Ok((Some(element), Done::Kept));
                 }
-                self.invalid(element, decision, set)
+                if crate::table::row(tag).is_some() {
+                    return self.as_basic(element, decision, set);
+                }
+                self.invalid(&element, decision, set)
             }
         }
     }
@@ -135,11 +167,11 @@ impl Pass<'_> {
     /// A value that is none of its VR cannot be judged. What the image needs stops the object; all else is emptied.
     fn invalid(
         &mut self,
-        element: Element,
+        element: &Element,
         decision: &Decision,
         set: &[u8],
     ) -> Result<Acted, SetAside> {
-        self.lose(&element, set);
+        self.lose(element, set);
         if element.tag.group() == 0x0028 || decision.needed == Some(Type::One) {
             return Err(SetAside::Invalid(element.tag));
         }
@@ -178,24 +210,24 @@ impl Pass<'_> {
             tags::SOP_INSTANCE_UID | tags::STUDY_INSTANCE_UID | tags::SERIES_INSTANCE_UID
         );
         // What the standard itself registers is the same for everybody.
-        if uid.is_empty() || !own && uid.starts_with("1.2.840.10008.") {
+        if uid.is_empty() || !own && is_registered(uid) {
             return Cow::Borrowed(uid);
         }
         Cow::Owned(self.values.uid(uid))
     }
 
     /// Z: no value, or the pseudonym where objects are joined by it.
-    pub(super) fn empty(&mut self, element: Element, set: &[u8]) -> Result<Acted, SetAside> {
-        self.lose(&element, set);
+    pub(super) fn empty(&mut self, element: &Element, set: &[u8]) -> Acted {
+        self.lose(element, set);
         let (tag, vr) = (element.tag, element.vr);
         if let Value::Items(_) = element.value {
-            return Ok((Some(Element::sequence(tag, Vec::new())), Done::Emptied));
+            return (Some(Element::sequence(tag, Vec::new())), Done::Emptied);
         }
-        Ok(match self.in_place_of(&element) {
+        match self.in_place_of(element) {
             Some(value) => (Some(Element::new(tag, vr, value)), Done::Pseudonym),
-            None if tag == tags::PATIENT_BIRTH_DATE => self.birth_date(&element),
+            None if tag == tags::PATIENT_BIRTH_DATE => self.birth_date(element),
             None => (Some(Element::new(tag, vr, [])), Done::Emptied),
-        })
+        }
     }
 
     /// What takes the place of a name or label that objects are joined by.
@@ -217,15 +249,20 @@ impl Pass<'_> {
     fn birth_date(&self, element: &Element) -> Acted {
         let text = String::from_utf8_lossy(element.bytes().unwrap_or_default()).into_owned();
         let born = parse_date(&text).map(jiff::civil::Date::year);
+        // Where dates move it moves too: a true year beside an age and a moved date would tell by how much.
+        let moves = self.profile.options.has(ProfileOption::RetainLongModifiedDates);
+        let written = if moves { shift_date(&text, self.shift) } else { Some(text) };
         // Who was older than the cap at the study gets no year: it would tell what the cap hides.
         let cap = i16::try_from(self.profile.dates.age_cap).unwrap_or(i16::MAX);
         let shown =
             born.zip(self.study_year).filter(|(born, study)| study.saturating_sub(*born) <= cap);
-        match (self.profile.dates.birth_date, shown) {
-            (BirthDate::Year, Some((year, _))) => (
-                Some(Element::new(element.tag, element.vr, format!("{year:04}0101"))),
-                Done::Cleaned,
-            ),
+        match (
+            self.profile.dates.birth_date,
+            shown.and(written).as_deref().and_then(|at| at.get(..4)),
+        ) {
+            (BirthDate::Year, Some(year)) => {
+                (Some(Element::new(element.tag, element.vr, format!("{year}0101"))), Done::Cleaned)
+            }
             _ => (Some(Element::new(element.tag, element.vr, [])), Done::Emptied),
         }
     }
@@ -278,7 +315,7 @@ impl Pass<'_> {
         let code = crate::table::row(element.tag).map_or(Code::XZD, |row| row.actions.basic);
         match resolve(code, decision.needed) {
             Code::D => self.dummy(element, set),
-            Code::Z => self.empty(element, set),
+            Code::Z => Ok(self.empty(&element, set)),
             Code::U => self.new_uids(element, set),
             _ => {
                 self.lose(&element, set);
@@ -295,8 +332,7 @@ impl Pass<'_> {
         set: &[u8],
     ) -> Result<Acted, SetAside> {
         let (tag, vr) = (element.tag, element.vr);
-        let by_dates = decision.origin == Origin::Option(ProfileOption::RetainLongModifiedDates)
-            || decision.origin == Origin::Representation;
+        let by_dates = self.profile.options.has(ProfileOption::RetainLongModifiedDates);
         match (element.value, vr) {
             (Value::Items(items), _) => {
                 let content = matches!(
@@ -346,27 +382,27 @@ impl Pass<'_> {
             (Value::Bytes(bytes), _) if data_set::is_text(vr) && vr != VR::CS => {
                 let element = Element { tag, vr, value: Value::Bytes(bytes) };
                 let original = element.bytes().unwrap_or_default();
-                let text = character_sets::decode(set, original);
-                let parts: Vec<_> = match vr {
-                    VR::ST | VR::LT | VR::UT => {
-                        vec![text::clean(&text, &self.people, &self.profile.words)]
-                    }
-                    _ => text
-                        .split('\\')
-                        .map(|part| text::clean(part, &self.people, &self.profile.words))
-                        .collect(),
-                };
-                let cleaned = parts.join("\\");
+                let cleaned = self.cleaned_text(vr, original, set);
                 if cleaned.as_bytes() == original {
                     return Ok((Some(element), Done::Kept));
                 }
-                if parts.iter().all(String::is_empty) {
+                if cleaned.split('\\').all(str::is_empty) {
                     return self.as_basic(element, decision, set);
                 }
                 self.lose(&element, set);
                 Ok((Some(Element::new(tag, vr, cleaned)), Done::Cleaned))
             }
             (value, _) => self.as_basic(Element { tag, vr, value }, decision, set),
+        }
+    }
+
+    /// What is left of a text, value by value.
+    pub(super) fn cleaned_text(&self, vr: VR, value: &[u8], set: &[u8]) -> String {
+        let text = character_sets::decode(set, value);
+        let clean = |part: &str| text::clean(part, &self.people, &self.profile.words);
+        match vr {
+            VR::ST | VR::LT | VR::UT => clean(&text),
+            _ => text.split('\\').map(clean).collect::<Vec<_>>().join("\\"),
         }
     }
 
@@ -424,6 +460,19 @@ impl Pass<'_> {
     }
 }
 
+/// Whether this may be a Specific Character Set: its text is read by it, so that a term with a hyphen, or in lower case,
+/// stays.
+fn names_character_sets(bytes: &[u8]) -> bool {
+    let in_term = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'_' | b'-');
+    bytes.split(|byte| *byte == b'\\').all(|term| term.len() <= 16 && term.iter().all(in_term))
+}
+
+/// Whether the standard registers this UID, so that it is the same for everybody.
+pub(crate) fn is_registered(uid: &str) -> bool {
+    uid.strip_prefix("1.2.840.10008.")
+        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+}
+
 /// The first of January of a date, or of the date of a date-time.
 fn year_of(vr: VR, text: &str) -> Option<String> {
     let year = text.get(..4).filter(|year| year.bytes().all(|byte| byte.is_ascii_digit()))?;
@@ -437,6 +486,8 @@ fn year_of(vr: VR, text: &str) -> Option<String> {
 /// A data set for a placeholder.
 pub(super) fn item(elements: Vec<Element>) -> DataSet {
     let mut item = DataSet::default();
-    elements.into_iter().for_each(|element| item.put(element));
+    for element in elements {
+        item.put(element);
+    }
     item
 }
