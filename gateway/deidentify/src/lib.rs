@@ -16,6 +16,7 @@ pub mod keys;
 pub mod pixels;
 pub mod process;
 pub mod profile;
+pub mod report;
 pub mod seal;
 pub mod source;
 pub mod subject;
