@@ -219,6 +219,34 @@ pub struct Made {
     pub(crate) needles: Arc<Needles>,
 }
 
+impl Made {
+    /// What is known of an object that says that it was de-identified, to judge it without what it was made of: nothing is
+    /// searched for, and every rule may have held.
+    pub fn without_originals(
+        deidentifier: &Deidentifier,
+        form: Form,
+        sop_class: String,
+        (study, sop_instance): (String, String),
+        steps: Vec<Step>,
+    ) -> Self {
+        let profile = &deidentifier.profile;
+        Self {
+            data_set: DataSet::default(),
+            form,
+            pixel_data: None,
+            sop_class,
+            sop_instance: (String::new(), sop_instance),
+            study: (String::new(), study),
+            pseudonym: String::new(),
+            steps,
+            lost: Vec::new(),
+            originals: DataSet::default(),
+            holding: vec![true; profile.rules.len()],
+            needles: Arc::new(Needles::of(&[], profile.options, &deidentifier.cache)),
+        }
+    }
+}
+
 impl Deidentifier {
     /// By this profile under this key.
     pub fn new(profile: Profile, key: ProjectKey, linkage: Linkage) -> Self {

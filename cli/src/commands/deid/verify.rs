@@ -242,19 +242,8 @@ fn by_profile(deidentifier: &Deidentifier, input: &Input, parsed: &Parsed) -> Ve
     let decider = Decider::new(profile, &sop_class, &every_rule);
     let mut steps = Vec::new();
     kept_by_rule(&decider, &parsed.data_set, &mut Vec::new(), &mut steps);
-    let made = Made {
-        data_set: DataSet::default(),
-        form: parsed.form,
-        pixel_data: None,
-        // What it was called before is not known, and anything else than what it is called.
-        sop_instance: (String::new(), uid(tags::SOP_INSTANCE_UID)),
-        study: (String::new(), uid(tags::STUDY_INSTANCE_UID)),
-        sop_class,
-        pseudonym: String::new(),
-        steps,
-        lost: Vec::new(),
-        originals: DataSet::default(),
-    };
+    let uids = (uid(tags::STUDY_INSTANCE_UID), uid(tags::SOP_INSTANCE_UID));
+    let made = Made::without_originals(deidentifier, parsed.form, sop_class, uids, steps);
     let mut verifier = Verifier::new(deidentifier, &made, &input.meta.transfer_syntax);
     let mut refused = None;
     let read = input.data_set.read(0..input.data_set.length(), &mut |bytes| {
@@ -307,7 +296,9 @@ fn kept_by_rule(
         }
         if let Value::Items(items) = &element.value {
             path.push(tag);
-            items.iter().for_each(|item| kept_by_rule(decider, item, path, steps));
+            for item in items {
+                kept_by_rule(decider, item, path, steps);
+            }
             path.pop();
         }
     }
@@ -320,7 +311,9 @@ fn texts(data_set: &DataSet, path: &mut Vec<Tag>, outer: &[u8], findings: &mut V
         match &element.value {
             Value::Items(items) => {
                 path.push(element.tag);
-                items.iter().for_each(|item| texts(item, path, set, findings));
+                for item in items {
+                    texts(item, path, set, findings);
+                }
                 path.pop();
             }
             Value::Bytes(_) if is_words(element.vr) => {
