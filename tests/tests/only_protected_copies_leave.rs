@@ -371,6 +371,9 @@ async fn what_cannot_be_protected_at_intake_is_held_back_and_stored_nowhere() {
     .await;
     assert_eq!((gateway.instances().await, lung.count()), (0, 0));
     assert!(gateway.log().contains("no mask says where"));
+    let status = gateway.api("/api/v1/status").await;
+    assert_eq!(status["spool"]["held_back"], json!(1));
+    assert!(status["problems"].to_string().contains("held back"), "{}", status["problems"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! What arrives comes through a bounded queue. If that is full, or the index is down, nothing is lost: the entries are in
 //! the spool, and the drain lists the folder as soon as it is through with the queue.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -352,16 +352,8 @@ impl Drain {
     }
 
     /// Puts protected copies in the place of what may not be kept as it was received.
-    async fn protect(&self, batch: Vec<Facts>) -> Vec<Facts> {
-        let (mut kept, mut originals) = (Vec::with_capacity(batch.len()), Vec::new());
-        for facts in batch {
-            let protections = route::at_intake(&self.routes, &facts);
-            if protections.is_empty() {
-                kept.push(facts);
-            } else {
-                originals.push((facts, protections));
-            }
-        }
+    async fn protected(&self, originals: Vec<(Facts, BTreeSet<String>)>) -> Vec<Facts> {
+        let mut kept = Vec::with_capacity(originals.len());
         for (facts, names) in originals {
             let (spool, object) = (self.spool.clone(), facts.object);
             let protections: Vec<_> =
@@ -400,8 +392,25 @@ impl Drain {
         kept
     }
 
+    /// Records a batch; what is to be protected first comes last, so that nothing else waits for it.
     async fn record(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
-        let batch = self.protect(batch).await;
+        let (mut plain, mut originals) = (Vec::with_capacity(batch.len()), Vec::new());
+        for facts in batch {
+            let protections = route::at_intake(&self.routes, &facts);
+            if protections.is_empty() {
+                plain.push(facts);
+            } else {
+                originals.push((facts, protections));
+            }
+        }
+        self.record_all(plain, proofs, memory).await;
+        if !originals.is_empty() {
+            let copies = self.protected(originals).await;
+            self.record_all(copies, proofs, memory).await;
+        }
+    }
+
+    async fn record_all(&self, batch: Vec<Facts>, proofs: &[Proof], memory: &mut Memory) {
         if batch.is_empty() {
             return;
         }

@@ -82,6 +82,8 @@ struct PartnerView {
 struct SpoolView {
     /// Instances that are not in the object store yet.
     waiting: u64,
+    /// Instances that could not be protected at intake, and go nowhere.
+    held_back: u64,
     /// Bytes that it holds.
     held_bytes: Option<u64>,
     /// Bytes until what is not an emergency is refused; `None` if the disk does not say.
@@ -154,11 +156,16 @@ fn scrub(report: &Report) -> ScrubView {
     }
 }
 
-fn spool(room: Option<Room>, waiting: u64, bytes_per_day: Option<u64>) -> SpoolView {
+fn spool(
+    room: Option<Room>,
+    (waiting, held_back): (u64, u64),
+    bytes_per_day: Option<u64>,
+) -> SpoolView {
     let bytes = room.map(|room| room.bytes);
     let rate = bytes_per_day.filter(|rate| *rate > 0);
     SpoolView {
         waiting,
+        held_back,
         held_bytes: room.map(|room| room.held),
         room_bytes: bytes,
         emergency_room_bytes: room.map(|room| room.emergency_bytes),
@@ -192,12 +199,20 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
     let totals = web.index.totals().await?;
     let partners = partners(web, web.index.conservation().await?);
     let disk = web.spool.clone();
-    let room = tokio::task::spawn_blocking(move || disk.measure().ok()).await.ok().flatten();
+    let looked = tokio::task::spawn_blocking(move || (disk.measure().ok(), disk.held_back().ok()));
+    let (room, held_back) = looked.await.unwrap_or_default();
+    let held_back = held_back.unwrap_or_default();
     let glance = web.intake.handoff().backlog().glance();
     let (now, scrub) = (Timestamp::now(), scrub(&web.scrub.report()));
     let fullness = web.keeper().fullness().await?;
     let mut problems = problems(&readiness, &partners, &totals, &scrub, now);
     problems.extend(fullness.filter(Fullness::is_above).map(|_| ABOVE_MARK.to_owned()));
+    problems.extend((held_back > 0).then(|| {
+        format!(
+            "{held_back} of the images that were received cannot be protected at intake as their routes order, and are held back \
+             in the spool; the log says why, and a restart tries again"
+        )
+    }));
     problems.extend(untold(&web.alarms.report().channels));
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -210,7 +225,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, Probl
         problems,
         partners,
         scrub,
-        spool: spool(room, totals.unstored, glance.bytes_per_day),
+        spool: spool(room, (totals.unstored, held_back), glance.bytes_per_day),
         object_store: store(web, glance, fullness),
         totals,
         alarms: web.alarms.lasting(),
