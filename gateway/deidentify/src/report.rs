@@ -79,7 +79,9 @@ fn bump<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K, by: u64) {
 }
 
 fn merge<K: Ord>(into: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
-    from.into_iter().for_each(|(key, count)| bump(into, key, count));
+    for (key, count) in from {
+        bump(into, key, count);
+    }
 }
 
 /// An object that was set aside, as far as it could be read.
@@ -133,7 +135,9 @@ impl Tally {
     /// Counts an object that was set aside by the engine.
     pub fn set_aside(&mut self, deidentifier: &Deidentifier, object: &Received, why: &SetAside) {
         if let SetAside::Verification(findings) = why {
-            findings.iter().for_each(|found| bump(&mut self.findings, found.to_string(), 1));
+            for found in findings {
+                bump(&mut self.findings, found.to_string(), 1);
+            }
         }
         self.set_aside_because(deidentifier, object, why.to_string(), is_safety_rule(why));
     }
@@ -281,7 +285,7 @@ impl Tally {
     /// The report.
     pub fn finish(mut self, run: &Run<'_>) -> Report {
         let profile = run.deidentifier.profile();
-        self.set_aside.sort_by(|one, other| one.number.cmp(&other.number));
+        self.set_aside.sort_by_key(|one| one.number);
         for (class, (_, file)) in &self.least {
             if self.sample_per_mille > 0 {
                 self.sample.insert(file.clone(), class.clone());

@@ -192,7 +192,9 @@ fn collect(
         values.entry((path.clone(), element.tag)).or_default().push(shown(element, set));
         if let Value::Items(items) = &element.value {
             path.push(element.tag);
-            items.iter().for_each(|item| collect(item, path, set, values));
+            for item in items {
+                collect(item, path, set, values);
+            }
             path.pop();
         }
     }
@@ -239,7 +241,9 @@ pub(super) fn outcome(made: &Made) -> HashMap<Place, Vec<Vec<u8>>> {
                 Value::Items(items) => {
                     into.push(items.len().to_le_bytes().to_vec());
                     path.push(element.tag);
-                    items.iter().for_each(|item| walk(item, path, found));
+                    for item in items {
+                        walk(item, path, found);
+                    }
                     path.pop();
                 }
             }

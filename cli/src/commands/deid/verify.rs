@@ -307,7 +307,9 @@ fn kept_by_rule(
         }
         if let Value::Items(items) = &element.value {
             path.push(tag);
-            items.iter().for_each(|item| kept_by_rule(decider, item, path, steps));
+            for item in items {
+                kept_by_rule(decider, item, path, steps);
+            }
             path.pop();
         }
     }
@@ -320,7 +322,9 @@ fn texts(data_set: &DataSet, path: &mut Vec<Tag>, outer: &[u8], findings: &mut V
         match &element.value {
             Value::Items(items) => {
                 path.push(element.tag);
-                items.iter().for_each(|item| texts(item, path, set, findings));
+                for item in items {
+                    texts(item, path, set, findings);
+                }
                 path.pop();
             }
             Value::Bytes(_) if is_words(element.vr) => {
