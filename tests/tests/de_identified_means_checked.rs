@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use aho_corasick::AhoCorasick;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use gantry_deidentify::data_set::{self, DataSet, Element};
@@ -102,6 +103,18 @@ fn contains(bytes: &[u8], token: &str) -> bool {
     bytes.windows(token.len()).any(|window| window == token.as_bytes())
 }
 
+/// What tells of whom a study is and what it was called: texts whole, the parts of names, UIDs.
+fn tokens(study: &Study) -> Vec<String> {
+    let planted = study.planted().into_iter().flat_map(|planted| {
+        let parts = planted.text.split('^').filter(|part| part.len() > 3).map(str::to_owned);
+        parts.chain([planted.text.clone()]).collect::<Vec<_>>()
+    });
+    let uids = study.instances.iter().flat_map(|instance| {
+        [&instance.sop_instance_uid, &instance.series_instance_uid, &instance.study_instance_uid]
+    });
+    planted.chain(uids.cloned()).collect()
+}
+
 /// Writes a file with this data set, in the transfer syntax of this instance.
 fn write(path: &Path, instance: &Instance, change: impl FnOnce(&mut DataSet)) {
     let syntax: TransferSyntax = instance.transfer_syntax_uid.parse().unwrap();
@@ -130,23 +143,12 @@ fn nothing_planted_is_anywhere_in_what_is_written_and_the_numbers_add_up() {
 
         assert_eq!(code(&applied), Some(6), "{}", stderr(&applied));
         let tree = tree(&to);
-        for study in &studies {
-            for planted in study.planted() {
-                // In every way in which a name is written, at least its parts.
-                let parts = planted.text.split('^').filter(|part| part.len() > 3);
-                let whole = std::iter::once(planted.text.as_str());
-                for token in whole.chain(parts) {
-                    for (name, bytes) in &tree {
-                        let what = planted.attribute;
-                        assert!(!contains(bytes, token), "{what} in {}", name.display());
-                        assert!(!contains(name.to_str().unwrap().as_bytes(), token), "{what}");
-                    }
-                }
-            }
-            for instance in &study.instances {
-                for (name, bytes) in &tree {
-                    assert!(!contains(bytes, &instance.sop_instance_uid), "{}", name.display());
-                }
+        let tokens: Vec<String> = studies.iter().flat_map(tokens).collect();
+        let search = AhoCorasick::builder().ascii_case_insensitive(true).build(&tokens).unwrap();
+        for (name, bytes) in &tree {
+            for place in [bytes.as_slice(), name.to_str().unwrap().as_bytes()] {
+                let found = search.find(place).map(|found| &tokens[found.pattern().as_usize()]);
+                assert_eq!(found, None, "{}", name.display());
             }
         }
         let report = report(&to);
@@ -210,7 +212,7 @@ fn verify_finds_what_was_put_back_and_never_says_it() {
     let instance = Instance { data_set: file.data_set, ..all_valid(SEED)[3].instances[0].clone() };
     let path = place.path().join("out").join(name);
     let cases: [(dicom_core::Tag, VR, &str, &str); 6] = [
-        (tags::PATIENT_COMMENTS, VR::LT, "seen before", "PatientComments is still there"),
+        (tags::PATIENT_ADDRESS, VR::LO, "somewhere", "PatientAddress is still there"),
         (tags::SERIES_DESCRIPTION, VR::LO, "for 999 054 8609", "looks like an NHS number"),
         (tags::SERIES_DESCRIPTION, VR::LO, "ring 01632 960123", "looks like a telephone number"),
         (tags::PROTOCOL_NAME, VR::LO, "to x.y@trust.nhs.uk", "looks like an e-mail address"),
@@ -230,6 +232,11 @@ fn verify_finds_what_was_put_back_and_never_says_it() {
     }
 }
 
+/// Table E.1-1 has a plain X for Requested Procedure ID (0040,1001), which is Type 2 in Referenced Request Sequence (0040,A370)
+/// of a report (PS3.3 C.17.2): the table's word is followed.
+const BY_THE_TABLE: &str =
+    "Missing attribute Type 2 Required Element=<RequestedProcedureID> Module=<SRDocumentGeneral>";
+
 #[test]
 fn dciodvfy_finds_no_error_that_was_not_there() {
     let errors = |path: &Path| -> BTreeSet<String> {
@@ -246,7 +253,7 @@ fn dciodvfy_finds_no_error_that_was_not_there() {
         );
         let key = ProjectKey::read(&place.path().join("project.key")).unwrap();
         let deidentifier = Deidentifier::new(shipped(profile).unwrap(), key, Linkage::Project);
-        let mut compared = 0;
+        let (mut compared, mut all) = (0, Vec::new());
         for study in &studies {
             for instance in &study.instances {
                 let new = |uid: &str| deidentifier.uid(study.study_instance_uid(), uid);
@@ -262,11 +269,13 @@ fn dciodvfy_finds_no_error_that_was_not_there() {
                 let before =
                     errors(&place.path().join("in").join(&study.name).join(&instance.file_name));
                 let after = errors(&made);
-                let added: Vec<_> = after.difference(&before).collect();
-                assert!(added.is_empty(), "{profile} {}: {added:#?}", instance.file_name);
+                let mut added: Vec<_> = after.difference(&before).collect();
+                added.retain(|error| !error.ends_with(BY_THE_TABLE));
+                all.extend(added.iter().map(|error| format!("{}: {error}", instance.file_name)));
                 compared += 1;
             }
         }
+        assert!(all.is_empty(), "{profile}: {all:#?}");
         assert_eq!(compared, objects(&place.path().join(profile)).len());
     }
 }

@@ -285,7 +285,7 @@ impl Tally {
     /// The report.
     pub fn finish(mut self, run: &Run<'_>) -> Report {
         let profile = run.deidentifier.profile();
-        self.set_aside.sort_by_key(|aside| aside.number);
+        self.set_aside.sort_by_key(|one| one.number);
         for (class, (_, file)) in &self.least {
             if self.sample_per_mille > 0 {
                 self.sample.insert(file.clone(), class.clone());

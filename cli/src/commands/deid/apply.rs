@@ -106,8 +106,16 @@ struct SetAsideFile {
     reason: String,
 }
 
-/// Who claims a SOP Instance UID: places in the input, with the digest of what would be written.
-type Claims = HashMap<String, Vec<(usize, [u8; 32])>>;
+/// Who claims which SOP Instance UID of the result.
+type Claims = HashMap<String, Claim>;
+
+/// Who claims a SOP Instance UID.
+struct Claim {
+    /// What the first one that came is written as.
+    name: String,
+    /// Places in the input, with the digest of what would be written.
+    by: Vec<(usize, [u8; 32])>,
+}
 
 /// What all threads share.
 struct Shared<'a> {
@@ -241,8 +249,24 @@ fn reports(arguments: &Apply) -> Result<Vec<PathBuf>, Failure> {
                 Failure::new(Exit::Usage, message).hint("let its name end with .html or .json")
             );
         }
+        // Found out before the work rather than after it.
+        let folder = parent(path);
+        if !folder.is_dir() && folder != arguments.to {
+            let message = format!("there is no folder {} for the report", folder.display());
+            return Err(Failure::new(Exit::Usage, message).hint("make it, or name another one"));
+        }
+        if path.exists() && !arguments.force {
+            let message = format!("{} is there already", path.display());
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("name another file, or write over it with --force"));
+        }
     }
     Ok(arguments.report.clone())
+}
+
+/// The folder that a file is in.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn extension(path: &Path) -> String {
@@ -256,8 +280,7 @@ fn write_report(report: &Report, path: &Path) -> Result<(), Failure> {
     } else {
         report.to_html()
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent(path);
     let write = || {
         let mut file = tempfile::Builder::new().prefix(".gantry-").tempfile_in(parent)?;
         file.write_all(text.as_bytes())?;
@@ -369,7 +392,8 @@ fn all(
             }
         });
         let Shared { claims, told, .. } = shared;
-        let found = contested(claims.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (found, written) = contested(claims);
         if found.is_empty() {
             bar.finish_and_clear();
             let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -379,19 +403,33 @@ fn all(
             say(&told, output);
             return Ok(told);
         }
+        for name in written {
+            // Whoever wins may belong to another series. It is not there where it could not be written.
+            match fs::remove_file(arguments.to.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Failure::of_file("remove", &arguments.to.join(name), &error));
+                }
+                _ => {}
+            }
+        }
         losers.extend(found);
         bar.reset();
     }
 }
 
-/// Places of files whose SOP Instance UID an earlier one has with other content.
-fn contested(claims: Claims) -> Vec<usize> {
-    let mut losers = Vec::new();
-    for claims in claims.into_values() {
-        let Some((_, digest)) = claims.iter().min().copied() else { continue };
-        losers.extend(claims.iter().filter(|claim| claim.1 != digest).map(|claim| claim.0));
+/// Places of files whose SOP Instance UID an earlier one has with other content, and what was written under those UIDs.
+fn contested(claims: Claims) -> (Vec<usize>, Vec<String>) {
+    let (mut losers, mut written) = (Vec::new(), Vec::new());
+    for Claim { name, by } in claims.into_values() {
+        let Some((_, digest)) = by.iter().min().copied() else { continue };
+        let others = by.iter().filter(|claim| claim.1 != digest).map(|claim| claim.0);
+        let before = losers.len();
+        losers.extend(others);
+        if losers.len() > before {
+            written.push(name);
+        }
     }
-    losers
+    (losers, written)
 }
 
 /// What was left out, with the names of the files.
@@ -448,9 +486,11 @@ impl Shared<'_> {
         };
         let first = {
             let mut claims = lock(&self.claims);
-            let claims = claims.entry(object.made.sop_instance.1.clone()).or_default();
-            claims.push((at, object.digest));
-            claims.first().copied()
+            let claim = claims
+                .entry(object.made.sop_instance.1.clone())
+                .or_insert_with(|| Claim { name: name.clone(), by: Vec::new() });
+            claim.by.push((at, object.digest));
+            claim.by.first().copied()
         };
         match first {
             Some((holder, _)) if holder == at => {}
@@ -463,7 +503,7 @@ impl Shared<'_> {
         match self.write(&name, &object, &input) {
             Ok(()) => lock(&self.told).tally.written(self.deidentifier, &object, &name),
             Err(error) => {
-                let reason = format!("it cannot be written: {error}");
+                let reason = format!("it cannot be written: {}", error.kind());
                 self.aside(work, &received(number, &input), reason, false);
             }
         }
@@ -542,15 +582,15 @@ mod tests {
     #[test]
     fn of_two_contents_under_one_uid_the_first_of_the_input_wins_whoever_was_faster() {
         let (one, other) = ([1; 32], [2; 32]);
-        for mut order in
-            [vec![(3, one), (1, other), (2, one)], vec![(2, one), (3, one), (1, other)]]
-        {
-            let mut losers =
-                contested([("2.25.1".to_owned(), order.clone())].into_iter().collect());
+        let claims = |by: &[(usize, [u8; 32])]| {
+            let claim = Claim { name: "a.dcm".to_owned(), by: by.to_vec() };
+            [("2.25.1".to_owned(), claim)].into_iter().collect()
+        };
+        for order in [[(3, one), (1, other), (2, one)], [(2, one), (3, one), (1, other)]] {
+            let (mut losers, written) = contested(claims(&order));
             losers.sort_unstable();
-            assert_eq!(losers, [2, 3]);
-            order.retain(|claim| claim.1 == one);
-            assert!(contested([("2.25.1".to_owned(), order)].into_iter().collect()).is_empty());
+            assert_eq!((losers, written), (vec![2, 3], vec!["a.dcm".to_owned()]));
         }
+        assert_eq!(contested(claims(&[(2, one), (3, one)])), (Vec::new(), Vec::new()));
     }
 }
