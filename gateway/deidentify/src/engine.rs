@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use gantry_store::dicom::{TransferSyntax, text as character_sets};
 use thiserror::Error;
 
@@ -315,6 +315,12 @@ impl Deidentifier {
             } else {
                 SetAside::UnknownClass(sop_class)
             });
+        }
+        // The only document that can be written in the place of another is a page of PDF.
+        if sop_class.starts_with("1.2.840.10008.5.1.4.1.1.104.")
+            && sop_class != uids::ENCAPSULATED_PDF_STORAGE
+        {
+            return Err(SetAside::Class(sop_class));
         }
         let holds = |rule: &crate::profile::Rule| {
             rule.when.as_ref().is_none_or(|condition| condition.holds(&data_set))

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
-use dicom_core::Tag;
 use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardSopClassDictionary;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -698,6 +698,7 @@ impl Check<'_> {
         }
         if let Some(action) = &action {
             self.kept_without_reason(section, &select, action);
+            self.no_value(section, &select, action);
         }
         Some(Rule {
             id: id?,
@@ -745,6 +746,36 @@ impl Check<'_> {
                 message,
                 "Add why, such as reason = \"needed for dose, approved DPIA-17\".",
             );
+        }
+    }
+
+    /// A rule that writes what its attributes cannot have, or is for attributes that no rule is asked about.
+    fn no_value(
+        &mut self,
+        section: &Spanned<RuleSection>,
+        select: &[Selector],
+        action: &RuleAction,
+    ) {
+        for selector in select {
+            let (Selector::Tag(tag) | Selector::Path(_, Some(tag))) = selector else { continue };
+            if crate::decide::STRUCTURE.contains(tag) {
+                let message = format!("no rule is asked about {}", keyword(*tag));
+                let help = "Remove it: without that attribute an object is another one, or none.";
+                self.problem(section.span(), message, help);
+            }
+            let (RuleAction::Set(text) | RuleAction::Replace(text)) = action else { continue };
+            let vr = crate::data_set::dictionary_vr(*tag);
+            let most = match vr {
+                VR::SH | VR::CS | VR::AE => 16,
+                VR::LO | VR::PN => 64,
+                _ => 1024,
+            };
+            let fits = text.len() <= most && crate::engine::value::is_valid(vr, text.as_bytes());
+            if !crate::data_set::is_text(vr) || !fits {
+                let message = format!("{} cannot have this value", keyword(*tag));
+                let help = format!("Write one of its value representation, {vr} (PS3.5 6.2).");
+                self.problem(section.span(), message, help);
+            }
         }
     }
 

@@ -315,8 +315,8 @@ impl Watch<'_> {
     /// Searches a value for what went.
     fn residual(&mut self, tag: Tag, vr: VR, value: &[u8]) {
         let Some(inside) = self.inside.last() else { return };
-        let place = (Arc::from(self.path.as_slice()), tag);
-        let by_rule = self.kept.by_rule.contains(&place);
+        let by_rule = !self.kept.by_rule.is_empty()
+            && self.kept.by_rule.contains(&(Arc::from(self.path.as_slice()), tag));
         let field = Field::of(tag, self.representation(tag, vr), &inside.coding_scheme);
         let found = if tag == tags::DEIDENTIFICATION_METHOD {
             // Ours may be called like what went.

@@ -67,7 +67,7 @@ pub(super) fn without_what_is_unreadable(element: &Element) -> Option<Element> {
 }
 
 /// Whether a value is one of its VR (PS3.5 6.2), so that nothing hides in a field that nobody reads as text.
-pub(super) fn is_valid(vr: VR, bytes: &[u8]) -> bool {
+pub(crate) fn is_valid(vr: VR, bytes: &[u8]) -> bool {
     let each = |valid: &dyn Fn(&str) -> bool| {
         std::str::from_utf8(bytes)
             .is_ok_and(|text| text.split('\\').all(|value| valid(value.trim_matches([' ', '\0']))))

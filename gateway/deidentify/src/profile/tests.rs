@@ -76,6 +76,27 @@ fn every_mistake_is_shown_at_its_place() {
             "never asked: a",
         ),
         ("[[rule]]\nid = \"a\"\naction = \"X\"", Problem, 4, 1, "selects nothing"),
+        (
+            "[[rule]]\nid = \"a\"\nselect = \"Rows\"\naction = { set = \"many\" }",
+            Problem,
+            4,
+            1,
+            "Rows cannot have this value",
+        ),
+        (
+            "[[rule]]\nid = \"a\"\nselect = \"StudyDate\"\naction = { replace = \"today\" }",
+            Problem,
+            4,
+            1,
+            "StudyDate cannot have this value",
+        ),
+        (
+            "[[rule]]\nid = \"a\"\nselect = \"Modality\"\naction = \"X\"",
+            Problem,
+            4,
+            1,
+            "no rule is asked about Modality",
+        ),
         ("[pixels]\nrisky_without_mask = { pass = \"\" }", Problem, 5, 22, "reason"),
         ("[private]\nsafe = ['(0029,\"A\",10)']", Warning, 5, 9, "option is off"),
         ("[text]\nwords = [\"two words\"]\n", Problem, 5, 10, "one word"),
@@ -106,8 +127,7 @@ fn a_rule_with_a_reason_may_keep() {
     let read = read(&format!("{HEAD}{body}"));
     assert_eq!(read.findings, []);
     let profile = read.profile.unwrap();
-    let place =
-        Place { path: &[], tag: Tag(0x0008, 0x1010), vr: dicom_core::VR::SH, creator: None };
+    let place = Place { path: &[], tag: Tag(0x0008, 0x1010), vr: VR::SH, creator: None };
     assert_eq!(profile.rule_for(&[true], place).unwrap().1.id, "a");
     assert!(profile.rule_for(&[false], place).is_none());
 }

@@ -550,9 +550,8 @@ pub(super) fn printable_runs(bytes: &[u8], mut take: impl FnMut(&[u8])) {
     let mut at = 0;
     // Of eight in a row four are one of these words, so all else is passed over four bytes at a time.
     while let Some(rest) = bytes.get(at..) {
-        let words = rest.chunks_exact(4);
-        let Some(word) = words.clone().position(|word| word.iter().all(printable)) else { return };
-        let inside = at + word * 4;
+        let Some(word) = printable_word(rest) else { return };
+        let inside = at + word;
         let before = bytes.get(..inside).unwrap_or_default();
         let start = before.iter().rposition(|byte| !printable(byte)).map_or(0, |last| last + 1);
         let after = bytes.get(inside..).unwrap_or_default();
@@ -566,6 +565,29 @@ pub(super) fn printable_runs(bytes: &[u8], mut take: impl FnMut(&[u8])) {
         // Onwards from a multiple of four, so that every word is looked at.
         at = end.max(inside + 1).next_multiple_of(4);
     }
+}
+
+/// Where the first four bytes, counted from the beginning in fours, are printable. Eight bytes are looked at in one number:
+/// pixels are most of what is verified.
+fn printable_word(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const WORD: u64 = 0x8080_8080;
+    let mut eights = bytes.chunks_exact(8);
+    for (nth, eight) in eights.by_ref().enumerate() {
+        let all = u64::from_le_bytes(eight.first_chunk().copied().unwrap_or_default());
+        let low = all & (ONES * 0x7F);
+        // The highest bit of each byte: not below 20H, not 7FH, and not above.
+        let printable = (low + ONES * 0x60) & !(low + ONES) & !all & (ONES * 0x80);
+        if printable & WORD == WORD {
+            return Some(nth * 8);
+        }
+        if printable >> 32 == WORD {
+            return Some(nth * 8 + 4);
+        }
+    }
+    let rest = eights.remainder();
+    let last = rest.first_chunk::<4>()?;
+    last.iter().all(|byte| (0x20..0x7F).contains(byte)).then_some(bytes.len() - rest.len())
 }
 
 /// Whether no letter or digit is next to these bytes.
@@ -720,6 +742,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_printable_word_is_found_as_by_looking_at_each_byte(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), 0x1E..0x22_u8, 0x7D..0x82_u8, 0x41..0x45_u8], 0..60,
+            ),
+        ) {
+            let slow = bytes.chunks_exact(4).position(|word| word.iter().all(|byte| (0x20..0x7F).contains(byte)));
+            prop_assert_eq!(printable_word(&bytes), slow.map(|nth| nth * 4));
+        }
+
         #[test]
         fn no_run_is_passed_over(
             before in proptest::collection::vec(any::<u8>(), 0..40),

@@ -588,3 +588,99 @@ fn an_object_without_a_patient_id_is_nobodys_or_its_studys() {
     assert_eq!(outcome("teaching"), Ok(()));
     assert_eq!(outcome("direct-care-minimal"), Ok(()));
 }
+
+#[test]
+fn presentation_states_and_key_objects_come_out_of_the_basic_profile_whole() {
+    const PRESENTATION_STATE: &str = "1.2.840.10008.5.1.4.1.1.11.1";
+    const KEY_OBJECTS: &str = "1.2.840.10008.5.1.4.1.1.88.59";
+    let image = || item([text(tags::REFERENCED_SOP_INSTANCE_UID, "1.2.826.0.1.777.3")]);
+    let mut state = object(PRESENTATION_STATE);
+    for element in [
+        text(tags::PRESENTATION_CREATION_DATE, "20260307"),
+        text(tags::PRESENTATION_CREATION_TIME, "101530"),
+        text(tags::CONTENT_CREATOR_NAME, "Zebrowitz^Quenby"),
+        text(tags::CONTENT_DESCRIPTION, "marks of Zebrowitz"),
+        sequence(
+            tags::REFERENCED_SERIES_SEQUENCE,
+            [item([sequence(tags::REFERENCED_IMAGE_SEQUENCE, [image()])])],
+        ),
+    ] {
+        state.put(element);
+    }
+    let mut note = object(KEY_OBJECTS);
+    note.put(text(tags::VALUE_TYPE, "CONTAINER"));
+    note.put(sequence(
+        tags::CONTENT_SEQUENCE,
+        [
+            content(
+                "TEXT",
+                code("113012", "DCM", "Key Object Description"),
+                vec![raw(tags::TEXT_VALUE, VR::UT, NAME)],
+            ),
+            item([
+                text(tags::RELATIONSHIP_TYPE, "CONTAINS"),
+                text(tags::VALUE_TYPE, "IMAGE"),
+                sequence(tags::REFERENCED_SOP_SEQUENCE, [image()]),
+            ]),
+        ],
+    ));
+    let mapped = Values::new(&key()).uid("1.2.826.0.1.777.3");
+    for shipped in SHIPPED {
+        let made = |object| processed(&deidentifier(shipped.name), object, Form::Explicit).unwrap();
+
+        let (state, note) = (made(&state), made(&note));
+
+        for (_, written) in [&state, &note] {
+            assert!(!contains(written, NAME) && contains(written, &mapped), "{}", shipped.name);
+        }
+        // Type 1 in a presentation state, so a date stands there whatever the profile says.
+        let created = state.0.text(tags::PRESENTATION_CREATION_DATE).unwrap();
+        assert!(parse_date(&created).is_some(), "{}", shipped.name);
+        assert_eq!(created == "20260307", shipped.name == "direct-care-minimal");
+    }
+}
+
+#[test]
+fn a_year_of_birth_does_not_tell_by_how_much_dates_moved() {
+    let lines = "[dates]\nshift_days = [-3650, -3300]\nbirth_date = \"year\"";
+    let moved = with_options(&["retain_long_modified_dates"], lines);
+    let still = with_options(&[], "[dates]\nbirth_date = \"year\"");
+    let born = |deidentifier| {
+        let (made, _) = processed(deidentifier, &object(CT), Form::Explicit).unwrap();
+        made.text(tags::PATIENT_BIRTH_DATE).unwrap()
+    };
+    // Born in September 1961, and moved by nine years or ten.
+    assert!(["19510101", "19520101"].contains(&born(&moved).as_str()), "{}", born(&moved));
+    assert_eq!(born(&still), "19610101");
+}
+
+#[test]
+fn only_documents_of_pdf_can_be_blank() {
+    let lines = "[sop_classes]\n\"Encapsulated PDF Storage\" = \"dummy\"\n\"Encapsulated STL Storage\" = \"dummy\"";
+    let deidentifier = with_options(&[], lines);
+    let document = |class| {
+        let mut document = object(class);
+        document.put(raw(tags::ENCAPSULATED_DOCUMENT, VR::OB, "solid Zebrowitz "));
+        processed(&deidentifier, &document, Form::Explicit)
+    };
+    let (made, _) = document("1.2.840.10008.5.1.4.1.1.104.1").unwrap();
+    assert!(made.bytes(tags::ENCAPSULATED_DOCUMENT).unwrap().starts_with(b"%PDF-1.4"));
+    assert!(matches!(document("1.2.840.10008.5.1.4.1.1.104.3"), Err(SetAside::Class(_))));
+}
+
+/// Behind the last pixel of native pixel data there is room for text.
+#[test]
+fn what_follows_the_pixels_does_not_come_out() {
+    let instance = &sample_studies::mr(3).instances[0];
+    let explicit = syntax(Form::Explicit);
+    let parsed = data_set::read(&explicit, &instance.data_set).unwrap();
+    let (tag, value) = parsed.pixel_data.map(|data| (data.tag, data.value)).unwrap();
+    let mut pixels = instance.data_set[value.start as usize..value.end as usize].to_vec();
+    pixels.extend(b"ZQUNSEENJX of the ward ");
+    let mut with_text = parsed.data_set;
+    with_text.put(Element::new(tag, VR::OW, pixels));
+
+    let (_, written) = processed(&deidentifier("basic"), &with_text, Form::Explicit).unwrap();
+
+    assert!(!contains(&written, ALONE));
+}
