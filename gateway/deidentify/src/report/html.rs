@@ -16,7 +16,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2r
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; font-weight: 600; padding: .75rem 0 .25rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; }
-thead th { background: var(--soft); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+thead th { background: var(--soft); overflow-wrap: normal; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.fill { min-width: 7rem; } dl { display: grid; grid-template-columns: minmax(9rem, 14rem) 1fr; gap: .25rem 1rem; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 dd.fill { border-bottom: 1px solid var(--line); min-height: 2rem; } .warn { color: var(--warn); font-weight: 600; }
