@@ -302,6 +302,7 @@ impl Deidentifier {
                 !text.is_empty()
                     && text.len() <= 64
                     && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+                    && text.split('.').all(|component| !component.is_empty())
             };
             text.filter(is_uid).ok_or(SetAside::Unnamed(tag))
         };

@@ -379,6 +379,10 @@ impl Pass<'_> {
                     .collect();
                 Ok((Some(Element::new(tag, vr, titles.join("\\"))), Done::Pseudonym))
             }
+            // An offset from UTC is no words, and tells where the patient was: it goes, unless full dates stay.
+            (Value::Bytes(bytes), _) if tag == tags::TIMEZONE_OFFSET_FROM_UTC => {
+                self.as_basic(Element { tag, vr, value: Value::Bytes(bytes) }, decision, set)
+            }
             (Value::Bytes(bytes), _) if data_set::is_text(vr) && vr != VR::CS => {
                 let element = Element { tag, vr, value: Value::Bytes(bytes) };
                 let original = element.bytes().unwrap_or_default();
