@@ -57,22 +57,39 @@ impl Blocks {
             .any(|element| self.declared.contains(&(tag.group(), creator.to_owned(), element)))
     }
 
-    /// Puts the creators of what was kept back.
+    /// Puts the creators of what was kept back, and takes out what describes blocks of which nothing was kept: it is in
+    /// words of whoever wrote them (0008,0300).
     pub(super) fn keep_creators(&self, made: &mut DataSet) {
+        let mut described = HashSet::new();
         for block in self.used.borrow().iter() {
-            if let Some((element, _)) = self.creators.get(block) {
+            if let Some((element, text)) = self.creators.get(block) {
+                described.insert((element.tag.group(), text.clone()));
                 made.put(element.clone());
             }
         }
+        made.elements.retain_mut(|element| match &mut element.value {
+            Value::Items(items)
+                if element.tag == tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE =>
+            {
+                items.retain(|item| block_of(item).is_some_and(|block| described.contains(&block)));
+                !items.is_empty()
+            }
+            _ => true,
+        });
     }
+}
+
+/// Which block an item of Private Data Element Characteristics Sequence (0008,0300) is about.
+fn block_of(item: &DataSet) -> Option<(u16, String)> {
+    let group = item.unsigned_short(tags::PRIVATE_GROUP_REFERENCE)?;
+    Some((group, item.text(tags::PRIVATE_CREATOR_REFERENCE)?))
 }
 
 /// What Private Data Element Characteristics Sequence (0008,0300) declares safe (PS3.3 C.12.1.1.7).
 fn declared(data_set: &DataSet) -> HashSet<(u16, String, Option<u8>)> {
     let mut safe = HashSet::new();
     for item in data_set.items(tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE) {
-        let Some(group) = item.unsigned_short(tags::PRIVATE_GROUP_REFERENCE) else { continue };
-        let creator = item.text(tags::PRIVATE_CREATOR_REFERENCE).unwrap_or_default();
+        let Some((group, creator)) = block_of(item) else { continue };
         match item.text(tags::BLOCK_IDENTIFYING_INFORMATION_STATUS).as_deref() {
             Some("SAFE") => {
                 safe.insert((group, creator, None));

@@ -301,3 +301,60 @@ fn what_devices_write_a_little_wrong_stays() {
         assert_eq!(made.get(tag), object.get(tag), "{tag} {value}");
     }
 }
+
+#[test]
+fn what_an_object_declares_safe_stays_if_the_profile_believes_it() {
+    let number = |tag, value: u16| Element::new(tag, VR::US, value.to_le_bytes());
+    let describes = |group, creator, status, low: Option<u16>| {
+        let mut item = item([
+            number(tags::PRIVATE_GROUP_REFERENCE, group),
+            text(tags::PRIVATE_CREATOR_REFERENCE, creator),
+            text(tags::BLOCK_IDENTIFYING_INFORMATION_STATUS, status),
+        ]);
+        if let Some(low) = low {
+            item.put(number(tags::NONIDENTIFYING_PRIVATE_ELEMENTS, low));
+        }
+        item
+    };
+    let mut object = object(CT);
+    for element in [
+        Element::sequence(
+            tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE,
+            vec![
+                describes(0x0029, "ACME", "SAFE", None),
+                describes(0x0029, "OTHER", "MIXED", Some(1)),
+                describes(0x0031, "UNSAFE", "UNSAFE", None),
+            ],
+        ),
+        Element::new(Tag(0x0029, 0x0010), VR::LO, "ACME"),
+        Element::new(Tag(0x0029, 0x0011), VR::LO, "OTHER"),
+        Element::new(Tag(0x0029, 0x1001), VR::LO, "kept as it is"),
+        Element::new(Tag(0x0029, 0x1002), VR::UI, "1.2.826.0.1.777.3"),
+        Element::new(Tag(0x0029, 0x1003), VR::PN, "Somebody^Else"),
+        Element::new(Tag(0x0029, 0x1101), VR::DS, "5.5"),
+        Element::new(Tag(0x0029, 0x1102), VR::DS, "6.5"),
+        Element::new(Tag(0x0031, 0x0010), VR::LO, "UNSAFE"),
+        Element::new(Tag(0x0031, 0x1001), VR::LO, "gone"),
+    ] {
+        object.put(element);
+    }
+    let believing = with_options(&["retain_safe_private"], "[private]\ndeclared = true");
+
+    let (made, _) = processed(&believing, &object, Form::Explicit).unwrap();
+
+    for kept in [0x0010, 0x0011, 0x1001, 0x1101] {
+        assert_eq!(made.get(Tag(0x0029, kept)), object.get(Tag(0x0029, kept)), "{kept:04X}");
+    }
+    let mapped = Values::new(&key()).uid("1.2.826.0.1.777.3");
+    assert_eq!(made.text(Tag(0x0029, 0x1002)).unwrap().trim_end_matches('\0'), mapped);
+    for gone in [Tag(0x0029, 0x1003), Tag(0x0029, 0x1102), Tag(0x0031, 0x0010), Tag(0x0031, 0x1001)]
+    {
+        assert_eq!(made.get(gone), None, "{gone}");
+    }
+    assert_eq!(made.items(tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE).len(), 2);
+
+    let (made, _) =
+        processed(&with_options(&["retain_safe_private"], ""), &object, Form::Explicit).unwrap();
+    assert!(made.elements.iter().all(|element| element.tag.group() % 2 == 0));
+    assert!(made.get(tags::PRIVATE_DATA_ELEMENT_CHARACTERISTICS_SEQUENCE).is_none());
+}
