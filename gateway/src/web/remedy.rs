@@ -262,6 +262,13 @@ mod tests {
             (FailureKind::CannotConvert, None, "", "could not be converted", "transfer syntax"),
             (FailureKind::SourceUnreadable, None, "", "its own copy", "runs this gateway"),
             (FailureKind::NotStored, None, "", "does not have them", "PACS team at"),
+            (
+                FailureKind::NotProtected,
+                None,
+                "",
+                "could not be de-identified",
+                "rule of the profile",
+            ),
             (FailureKind::SourceUnavailable, None, "", "its own object store", "gantry check"),
         ];
         for (kind, status, text, what, act) in table {
