@@ -640,7 +640,8 @@ fn plain<'a>(
         chosen => chosen,
     };
     let Encoding::Converted(_, to) = encoding else { return Ok((outgoing, encoding)) };
-    if outgoing.transfer_syntax() == to {
+    // One of odd length is written anew in its own encoding, which makes it even.
+    if outgoing.transfer_syntax() == to && outgoing.length().is_multiple_of(2) {
         return Ok((outgoing, encoding));
     }
     let cannot = |text: String| {
