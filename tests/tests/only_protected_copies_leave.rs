@@ -300,8 +300,11 @@ async fn a_protection_that_is_gone_lets_nothing_out() {
     let gateway = scene("protect = { pseudonymise = \"breast\" }").start().await;
     lung.run().await;
 
-    let aside = becomes(&gateway, "lung", "needs-action").await;
-    assert_eq!(aside["counts"]["failed"], json!(3));
+    eventually("all three to be set aside", async || {
+        let transfer = transfer_to(&gateway, "lung").await;
+        (transfer["counts"]["failed"] == json!(3)).then_some(())
+    })
+    .await;
     let said = transfer_to(&gateway, "lung").await.to_string();
     assert!(said.contains("not in the configuration any more"), "{said}");
     assert_eq!(lung.count(), 0);
