@@ -200,19 +200,27 @@ fn found_in(files: &[Vec<u8>], needles: &BTreeSet<String>) -> Vec<String> {
 /// A few attributes as they are here and there.
 fn seen(ct: &Study, there: &[Vec<u8>]) -> Result<Vec<Seen>, Failure> {
     let failed = |what: &dyn std::fmt::Display| Failure::new(Exit::Failed, what);
-    let (Some(here), Some(file)) = (ct.instances.first(), there.first()) else {
-        return Ok(Vec::new());
-    };
+    let Some(here) = ct.instances.first() else { return Ok(Vec::new()) };
     let parsed = |bytes: &[u8], syntax: &str| -> Result<DataSet, Failure> {
         let syntax = syntax.parse().map_err(|error| failed(&error))?;
         Ok(data_set::read(&syntax, bytes).map_err(|error| failed(&error))?.data_set)
     };
     let before = parsed(&here.data_set, &here.transfer_syntax_uid)?;
-    let head = HeadReader::default().feed(file).map_err(|error| failed(&error))?;
-    let Head::Finished(meta, data_set) = head else {
-        return Err(failed(&"a file at the university is cut"));
-    };
-    let after = parsed(&data_set, meta.transfer_syntax.uid())?;
+    // Files of other studies lie there too; beside a CT belongs what became of one.
+    let modality = before.text(tags::MODALITY);
+    let mut counterpart = None;
+    for file in there {
+        let head = HeadReader::default().feed(file).map_err(|error| failed(&error))?;
+        let Head::Finished(meta, data_set) = head else {
+            return Err(failed(&"a file at the university is cut"));
+        };
+        let set = parsed(&data_set, meta.transfer_syntax.uid())?;
+        if set.text(tags::MODALITY) == modality {
+            counterpart = Some(set);
+            break;
+        }
+    }
+    let Some(after) = counterpart else { return Ok(Vec::new()) };
     let rows = [
         ("Patient's Name", tags::PATIENT_NAME),
         ("Patient ID", tags::PATIENT_ID),
