@@ -15,7 +15,7 @@ use bytes::Bytes;
 use gantry_deidentify::engine::{Deidentifier, SetAside};
 use gantry_deidentify::pixels::mask::Library;
 use gantry_deidentify::pixels::ocr::Ocr;
-use gantry_deidentify::process::{Protected, Tools};
+use gantry_deidentify::process::{IN_MEMORY, Protected, Tools};
 use gantry_deidentify::seal::Recipient;
 use gantry_deidentify::source::Source;
 use gantry_store::dicom::{
@@ -23,7 +23,6 @@ use gantry_store::dicom::{
 };
 use gantry_store::facts::Digest;
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
-use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
 /// A received instance.
@@ -128,15 +127,16 @@ pub struct Outgoing {
     sop_class: SopClassUid,
     sop_instance: SopInstanceUid,
     transfer_syntax: TransferSyntax,
-    digest: Digest,
     length: u64,
     content: Content,
 }
 
 enum Content {
     Sealed(Box<Received>),
+    /// A long one, whose pixel data are read again each time.
     Protected(Box<Protected>, Box<SealedSource>),
-    Converted(Bytes),
+    /// One that was made here, and is short enough.
+    Memory(Bytes),
 }
 
 impl std::fmt::Debug for Content {
@@ -144,13 +144,16 @@ impl std::fmt::Debug for Content {
         f.write_str(match self {
             Self::Sealed(_) => "as received",
             Self::Protected(..) => "protected",
-            Self::Converted(_) => "converted",
+            Self::Memory(_) => "made in memory",
         })
     }
 }
 
-/// A received instance as what is de-identified.
-struct SealedSource(Received);
+/// A received instance as what is de-identified. It is read more than once: a short one is opened once.
+enum SealedSource {
+    Memory(Vec<u8>),
+    Sealed(Box<Received>),
+}
 
 /// As much as is handed on at once.
 const PIECE: usize = 256 << 10;
@@ -158,9 +161,24 @@ const PIECE: usize = 256 << 10;
 /// As much as is read at once.
 const READ: u64 = 1 << 20;
 
+impl SealedSource {
+    fn open(received: Received) -> Result<Self, SealedError> {
+        let length = received.facts().length;
+        if length > IN_MEMORY {
+            return Ok(Self::Sealed(Box::new(received)));
+        }
+        let mut whole = vec![0; usize::try_from(length).unwrap_or_default()];
+        received.range(0, &mut whole)?;
+        Ok(Self::Memory(whole))
+    }
+}
+
 impl Source for SealedSource {
     fn length(&self) -> u64 {
-        self.0.facts().length
+        match self {
+            Self::Memory(whole) => whole.length(),
+            Self::Sealed(received) => received.facts().length,
+        }
     }
 
     fn read(
@@ -168,12 +186,16 @@ impl Source for SealedSource {
         range: Range<u64>,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
+        let received = match self {
+            Self::Memory(whole) => return whole.read(range, take),
+            Self::Sealed(received) => received,
+        };
         let mut buffer = Vec::new();
         let mut at = range.start;
         while at < range.end {
             let length = (range.end - at).min(READ);
             buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-            self.0.range(at, &mut buffer).map_err(|error| match error {
+            received.range(at, &mut buffer).map_err(|error| match error {
                 SealedError::Io(error) => error,
                 other => io::Error::other(other),
             })?;
@@ -191,27 +213,24 @@ pub fn protect(
 ) -> Result<Outgoing, ProtectError> {
     let facts = received.facts();
     let Some(protection) = protection else {
-        let (transfer_syntax, digest, length) =
-            (facts.transfer_syntax.clone(), facts.digest, facts.length);
+        let (transfer_syntax, length) = (facts.transfer_syntax.clone(), facts.length);
         let (sop_class, sop_instance) = (facts.sop_class.clone(), facts.sop_instance.clone());
         let content = Content::Sealed(Box::new(received));
-        return Ok(Outgoing { sop_class, sop_instance, transfer_syntax, digest, length, content });
+        return Ok(Outgoing { sop_class, sop_instance, transfer_syntax, length, content });
     };
     let (sop_class, syntax) = (facts.sop_class.clone(), facts.transfer_syntax.clone());
     let sop_instance = protection.sop_instance(&facts.study, &facts.sop_instance);
-    let source = SealedSource(received);
+    let source = SealedSource::open(received)?;
     let protected = protection
         .deidentifier
         .process(&source, &syntax, &protection.tools)
         .map_err(ProtectError::SetAside)?;
-    Ok(Outgoing {
-        sop_class,
-        sop_instance,
-        transfer_syntax: protected.transfer_syntax.clone(),
-        digest: Digest(protected.digest),
-        length: protected.length,
-        content: Content::Protected(Box::new(protected), Box::new(source)),
-    })
+    let (transfer_syntax, length) = (protected.transfer_syntax.clone(), protected.length);
+    let content = match protected.into_memory() {
+        Ok(bytes) => Content::Memory(bytes.into()),
+        Err(protected) => Content::Protected(Box::new(protected), Box::new(source)),
+    };
+    Ok(Outgoing { sop_class, sop_instance, transfer_syntax, length, content })
 }
 
 impl Outgoing {
@@ -230,9 +249,15 @@ impl Outgoing {
         &self.transfer_syntax
     }
 
-    /// SHA-256 of what leaves.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// SHA-256 of what leaves; made anew each time unless it leaves as received.
+    pub fn digest(&self) -> Result<Digest, SealedError> {
+        match &self.content {
+            Content::Sealed(received) => Ok(received.facts().digest),
+            Content::Memory(bytes) => Ok(Digest::of(bytes)),
+            Content::Protected(protected, source) => {
+                protected.digest(source.as_ref()).map_err(SealedError::Io)
+            }
+        }
     }
 
     /// Bytes of what leaves.
@@ -247,7 +272,13 @@ impl Outgoing {
         mut take: impl FnMut(Bytes, bool) -> Result<(), E>,
     ) -> Result<(), E> {
         match &self.content {
-            Content::Converted(bytes) => take(bytes.clone(), true),
+            Content::Memory(bytes) => {
+                let mut rest = bytes.clone();
+                while rest.len() > PIECE {
+                    take(rest.split_to(PIECE), false)?;
+                }
+                take(rest, true)
+            }
             Content::Protected(protected, source) => {
                 // Which piece is the last is known when there is none behind it.
                 let (mut held, mut stopped) = (Bytes::new(), None);
@@ -293,13 +324,10 @@ impl Outgoing {
             Ok::<_, E>(())
         })?;
         let converted = convert(&whole, &self.transfer_syntax)?;
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, &converted).as_ref());
         Ok(Self {
             transfer_syntax: to,
-            digest: Digest(bytes),
             length: converted.len() as u64,
-            content: Content::Converted(converted.into()),
+            content: Content::Memory(converted.into()),
             ..self
         })
     }

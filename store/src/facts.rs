@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use ulid::Ulid;
@@ -104,6 +105,45 @@ impl FromStr for ParcelId {
 /// SHA-256 of a data set as it was received, encoded bytes and all.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Of bytes that are whole in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut digester = Digester::default();
+        digester.update(bytes);
+        digester.finish()
+    }
+}
+
+/// Makes a [`Digest`] of bytes that come in pieces; how they are cut has no influence.
+#[derive(Clone)]
+pub struct Digester(Context);
+
+impl Default for Digester {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Digester {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all bytes that came.
+    pub fn finish(self) -> Digest {
+        let digest = self.0.finish();
+        // SHA-256 has 32 bytes.
+        Digest(digest.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester")
+    }
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

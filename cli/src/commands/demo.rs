@@ -433,7 +433,7 @@ async fn compare(far: &Index, sent: &[Instance]) -> Result<Found, Failure> {
     };
     for instance in sent {
         match there.get(&instance.sop_instance_uid).map(Vec::as_slice) {
-            Some([digest]) if *digest == sha256(&instance.data_set) => found.verified += 1,
+            Some([digest]) if *digest == Digest::of(&instance.data_set) => found.verified += 1,
             Some([_]) => found.texts.push(format!("{} arrived changed", instance.sop_instance_uid)),
             Some(_) => found
                 .texts
@@ -480,13 +480,6 @@ async fn digests(
             .push(instance.digest);
     }
     Ok(digests)
-}
-
-/// By another hand than the node's, which computes its own while it receives.
-fn sha256(data_set: &[u8]) -> Digest {
-    let mut digest = Digest([0; 32]);
-    digest.0.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, data_set).as_ref());
-    digest
 }
 
 fn index_failed(error: &gantry_store::index::IndexError) -> Failure {

@@ -11,7 +11,7 @@ use gantry_gateway::route::explain::{Explanation, explain};
 use gantry_gateway::web::part10::FileMeta;
 use gantry_store::dicom::scanner::{Budget, Scan, Scanner};
 use gantry_store::dicom::{AeTitle, SopInstanceUid};
-use gantry_store::facts::{Facts, ObjectId, Origin, Way};
+use gantry_store::facts::{Digest, Digester, Facts, ObjectId, Origin, Way};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -209,6 +209,7 @@ fn facts(path: &Path, arguments: &Explain, config: &Config) -> Result<Facts, Fai
     };
     let (FileMeta { transfer_syntax, .. }, begins) = head.map_err(|error| not_dicom(&error))?;
     let mut scanner: Scanner<()> = Scanner::new(&transfer_syntax, Budget::default());
+    let mut digester = Digester::default();
     let mut file = File::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(begins)).map_err(failed)?;
     let mut piece = vec![0; 256 << 10];
@@ -217,17 +218,20 @@ fn facts(path: &Path, arguments: &Explain, config: &Config) -> Result<Facts, Fai
         if read == 0 {
             break;
         }
-        scanner.feed(piece.get(..read).unwrap_or_default()).map_err(|error| not_dicom(&error))?;
+        let piece = piece.get(..read).unwrap_or_default();
+        digester.update(piece);
+        scanner.feed(piece).map_err(|error| not_dicom(&error))?;
     }
     let scan = scanner.finish().map_err(|error| not_dicom(&error))?;
     let origin = origin(arguments, config)?;
-    of_scan(scan, transfer_syntax, origin).ok_or_else(|| {
+    of_scan(scan, digester.finish(), transfer_syntax, origin).ok_or_else(|| {
         Failure::new(Exit::Failed, format_args!("{} lacks one of its UIDs", path.display()))
     })
 }
 
 fn of_scan(
     scan: Scan,
+    digest: Digest,
     transfer_syntax: gantry_store::dicom::TransferSyntax,
     origin: Origin,
 ) -> Option<Facts> {
@@ -242,7 +246,7 @@ fn of_scan(
         series: attributes.text(tags::SERIES_INSTANCE_UID)?.parse().ok()?,
         transfer_syntax,
         length: scan.length,
-        digest: scan.digest,
+        digest,
         pixel_data_offset: scan.pixel_data_offset,
         protected: None,
         attributes,

@@ -14,8 +14,8 @@ use gantry_deidentify::seal::secure_file::{self, Encryptor, Inside};
 use gantry_deidentify::seal::{Recipient, SealError, SealRng};
 use gantry_gateway::web::part10::{Head, HeadReader};
 use gantry_store::dicom::StudyInstanceUid;
+use gantry_store::facts::{Digest, Digester};
 use jiff::Timestamp;
-use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
 use super::Global;
@@ -347,7 +347,7 @@ async fn write(
             written.take(&bytes).map_err(failed)?;
         }
         written.end()?.sync_all().map_err(failed)?;
-        if check.ended() == instance.digest.0 {
+        if check.ended() == instance.digest {
             return Ok(instance.length);
         }
         Err(Failure::new(
@@ -406,12 +406,12 @@ impl Written {
 /// Digests the data set of a file that comes in pieces.
 struct Check {
     head: Option<HeadReader>,
-    data_set: Context,
+    data_set: Digester,
 }
 
 impl Default for Check {
     fn default() -> Self {
-        Self { head: Some(HeadReader::default()), data_set: Context::new(&SHA256) }
+        Self { head: Some(HeadReader::default()), data_set: Digester::default() }
     }
 }
 
@@ -429,10 +429,8 @@ impl Check {
         Ok(())
     }
 
-    fn ended(self) -> [u8; 32] {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.data_set.finish().as_ref());
-        digest
+    fn ended(self) -> Digest {
+        self.data_set.finish()
     }
 }
 
@@ -445,7 +443,7 @@ mod tests {
         let study =
             sample_studies::HeadCt { thick_slices: 1, ..sample_studies::HeadCt::small(3) }.build();
         let file = Bytes::from(study.instances[0].part10());
-        let expected = ring::digest::digest(&SHA256, &study.instances[0].data_set);
+        let expected = Digest::of(&study.instances[0].data_set);
         for size in [1000, 4096, file.len()] {
             let mut check = Check::default();
             for begin in (0..file.len()).step_by(size) {

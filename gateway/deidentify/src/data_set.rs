@@ -131,7 +131,7 @@ pub struct Parsed {
     pub pixel_data: Option<PixelData>,
     /// How its elements were written.
     pub form: Form,
-    /// What the scanner found, for instance the digest of what was fed.
+    /// What the scanner found, for instance how many bytes were fed.
     pub scan: Scan,
 }
 

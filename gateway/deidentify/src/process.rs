@@ -12,6 +12,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use gantry_store::dicom::TransferSyntax;
 use gantry_store::dicom::transfer_syntax::Layout;
+use gantry_store::facts::{Digest, Digester};
 
 use crate::data_set::{self, DataSet, Element, PixelData, Reader};
 use crate::engine::{Deidentifier, Made, SetAside, mark_pixels_cleaned};
@@ -62,8 +63,6 @@ pub struct Protected {
     pub made: Made,
     /// How it is encoded.
     pub transfer_syntax: TransferSyntax,
-    /// SHA-256 of what [`Self::write`] writes.
-    pub digest: [u8; 32],
     /// Its bytes.
     pub length: u64,
     /// What was done about its pixels.
@@ -203,15 +202,8 @@ impl Deidentifier {
         }
         let (content, transfer_syntax) = content(&made, &plan, received, source, syntax, tools)?;
         let Plan { report, image, masked, clears_bits, .. } = plan;
-        let mut protected = Protected {
-            made,
-            transfer_syntax,
-            digest: [0; 32],
-            length: 0,
-            pixels: report,
-            sealed_to,
-            content,
-        };
+        let mut protected =
+            Protected { made, transfer_syntax, length: 0, pixels: report, sealed_to, content };
         self.verify(&mut protected, source, !clears_bits)?;
         if self.profile().pixels.ocr
             && (protected.pixels.risk.is_some() || masked)
@@ -280,7 +272,7 @@ impl Deidentifier {
         Ok(Plan { report, image: Some(image), boxes, masked, clears_bits })
     }
 
-    /// Looks at what was written, and notes its length and digest.
+    /// Looks at what was written, and notes its length.
     fn verify(
         &self,
         protected: &mut Protected,
@@ -300,12 +292,10 @@ impl Deidentifier {
         }
         written.map_err(|error| SetAside::Source(error.kind()))?;
         let scan = verifier.finish().map_err(SetAside::Verification)?;
-        let (digest, length, offset) = (scan.digest.0, scan.length, scan.pixel_data_offset);
-        if pixels_stay && !protected.pixels_are_those_of(source, offset)? {
+        if pixels_stay && !protected.pixels_are_those_of(source, scan.pixel_data_offset)? {
             return Err(SetAside::Verification(vec![Finding::Pixels]));
         }
-        protected.digest = digest;
-        protected.length = length;
+        protected.length = scan.length;
         Ok(())
     }
 }
@@ -495,11 +485,29 @@ impl Protected {
         }
     }
 
+    /// SHA-256 of what [`Self::write`] writes. `source` is what it was made of.
+    pub fn digest(&self, source: &dyn Source) -> io::Result<Digest> {
+        let mut digester = Digester::default();
+        self.write(source, &mut |bytes| {
+            digester.update(bytes);
+            Ok(())
+        })?;
+        Ok(digester.finish())
+    }
+
     /// All of it, where it was made in memory.
     pub fn in_memory(&self) -> Option<&[u8]> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes),
             Content::Spliced(_) => None,
+        }
+    }
+
+    /// Its bytes, where it was made in memory; they are not needed anywhere else then.
+    pub fn into_memory(self) -> Result<Vec<u8>, Self> {
+        match self.content {
+            Content::Whole(bytes) => Ok(bytes),
+            content => Err(Self { content, ..self }),
         }
     }
 

@@ -125,7 +125,7 @@ impl<'a> Verifier<'a> {
         self.scanner.feed(bytes)
     }
 
-    /// The end: what was found, and, if that is nothing, length and digest of what was written.
+    /// The end: what was found, and, if that is nothing, how long what was written is, and where its pixel data are.
     pub fn finish(self) -> Result<Scan, Vec<Finding>> {
         let made = self.made;
         let (scan, watch) =

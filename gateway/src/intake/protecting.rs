@@ -10,7 +10,7 @@ use std::io;
 use dicom_dictionary_std::tags;
 use gantry_store::dicom::scanner::{Budget, Scanner};
 use gantry_store::dicom::{SeriesInstanceUid, Uid};
-use gantry_store::facts::{Facts, ObjectId};
+use gantry_store::facts::{Digester, Facts, ObjectId};
 use gantry_store::spool::{Durability, Spool, SpoolError};
 use thiserror::Error;
 
@@ -47,9 +47,11 @@ pub(super) fn copy(
     let original = received.facts().clone();
     let outgoing = protect::protect(received, Some(protection))?;
     let mut scanner = Scanner::new(outgoing.transfer_syntax(), Budget::default());
+    let mut digester = Digester::default();
     let mut incoming = spool.begin_emergency(Vec::new())?;
     let mut unspooled = None;
     let copied = outgoing.pieces(|piece, _| {
+        digester.update(&piece);
         let scanned = scanner.feed(&piece).map_err(io::Error::other);
         scanned
             .and_then(|()| {
@@ -75,7 +77,7 @@ pub(super) fn copy(
         series: series.ok_or(ProtectingError::Unnamed)?,
         transfer_syntax: outgoing.transfer_syntax().clone(),
         length: scan.length,
-        digest: scan.digest,
+        digest: digester.finish(),
         pixel_data_offset: scan.pixel_data_offset,
         protected: Some(protection.name().to_owned()),
         attributes: scan.attributes,

@@ -15,7 +15,7 @@ use gantry_store::dicom::transfer_syntax::Layout;
 use gantry_store::dicom::{
     SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, Tag, TransferSyntax, Uid,
 };
-use gantry_store::facts::{Facts, ObjectId, Origin};
+use gantry_store::facts::{Digest, Digester, Facts, ObjectId, Origin};
 use gantry_store::spool::{Durability, Incoming, Spool, SpoolError};
 use jiff::Timestamp;
 use thiserror::Error;
@@ -149,6 +149,7 @@ pub struct Receiver {
 struct Active {
     announced: Announced,
     scanner: Scanner,
+    digester: Digester,
 }
 
 /// What the spooling thread is told.
@@ -171,7 +172,7 @@ impl Receiver {
         let emergency = route::may_be_emergency(&self.routes, &announced.origin);
         self.tell(Step::Begin { emergency }).await?;
         let scanner = Scanner::new(&announced.transfer_syntax, Budget::default());
-        self.active = Ok(Active { announced, scanner });
+        self.active = Ok(Active { announced, scanner, digester: Digester::default() });
         Ok(())
     }
 
@@ -217,6 +218,7 @@ impl Active {
     async fn scan(&mut self, batch: &[Bytes]) -> Result<(), ScanError> {
         let deflated = self.announced.transfer_syntax.layout() == Layout::Deflated;
         for bytes in batch {
+            self.digester.update(bytes);
             if !deflated {
                 self.scanner.feed(bytes)?;
                 continue;
@@ -231,7 +233,7 @@ impl Active {
 
     /// What the whole data set says of itself, compared with what was announced.
     fn finish(self) -> Result<Described, IntakeError> {
-        describe(self.announced, self.scanner.finish()?)
+        describe(self.announced, self.scanner.finish()?, self.digester.finish())
     }
 }
 
@@ -300,6 +302,7 @@ struct Described {
     study: StudyInstanceUid,
     series: SeriesInstanceUid,
     scan: Scan,
+    digest: Digest,
 }
 
 impl Described {
@@ -314,7 +317,7 @@ impl Described {
             series: self.series,
             transfer_syntax: self.transfer_syntax,
             length: self.scan.length,
-            digest: self.scan.digest,
+            digest: self.digest,
             pixel_data_offset: self.scan.pixel_data_offset,
             protected: None,
             attributes: self.scan.attributes,
@@ -322,7 +325,7 @@ impl Described {
     }
 }
 
-fn describe(announced: Announced, scan: Scan) -> Result<Described, IntakeError> {
+fn describe(announced: Announced, scan: Scan, digest: Digest) -> Result<Described, IntakeError> {
     let uid = |tag: Tag, name: &'static str| -> Result<Uid, IntakeError> {
         let value = scan.attributes.raw(tag).ok_or(IntakeError::Missing { name, tag })?;
         Uid::from_value(value).map_err(|_| IntakeError::Missing { name, tag })
@@ -341,5 +344,5 @@ fn describe(announced: Announced, scan: Scan) -> Result<Described, IntakeError> 
         }
     }
     let Announced { origin, transfer_syntax, .. } = announced;
-    Ok(Described { origin, transfer_syntax, sop_class, sop_instance, study, series, scan })
+    Ok(Described { origin, transfer_syntax, sop_class, sop_instance, study, series, scan, digest })
 }

@@ -619,7 +619,7 @@ fn read(
         plain(shared, claim, encoding, uncompressed.as_ref())?
     };
     let say = |piece| pieces.blocking_send(piece).map_err(|_| Stop::NobodyListens);
-    say(Piece::Begin(Box::new(Description::new(&outgoing, encoding.context()))))?;
+    say(Piece::Begin(Box::new(Description::new(&outgoing, encoding.context())?)))?;
     outgoing.pieces(|bytes, last| say(Piece::Data(bytes, last)))
 }
 

@@ -8,6 +8,7 @@ use dicom_core::dictionary::UidDictionary as _;
 use dicom_dictionary_std::{StandardSopClassDictionary, uids};
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use gantry_store::index::{Claim, Event, Failure, FailureKind, Receipt};
+use gantry_store::sealed::SealedError;
 use jiff::Timestamp;
 
 use super::connect::{self, Association};
@@ -147,8 +148,8 @@ pub struct Description {
 
 impl Description {
     /// What is said of an instance that goes on this context.
-    pub fn new(outgoing: &Outgoing, context: u8) -> Self {
-        Self {
+    pub fn new(outgoing: &Outgoing, context: u8) -> Result<Self, SealedError> {
+        Ok(Self {
             context,
             length: outgoing.length(),
             request: CStoreRq {
@@ -158,8 +159,8 @@ impl Description {
                 priority: 0,
             },
             transfer_syntax: outgoing.transfer_syntax().clone(),
-            digest: outgoing.digest(),
-        }
+            digest: outgoing.digest()?,
+        })
     }
 }
 

@@ -8,7 +8,6 @@ use gantry_store::index::{Arrival, RecordedAs, Remover};
 use gantry_store::object::{Abilities, ObjectError, ObjectStore};
 use gantry_store::sealed::{Keyring, ReadAt};
 use gantry_store::spool::Durability;
-use ring::digest::{SHA256, digest};
 use tokio_util::sync::CancellationToken;
 
 use super::round::State;
@@ -63,7 +62,7 @@ impl Bench {
         incoming.write(&bytes).unwrap();
         let mut facts = Facts { object: incoming.object(), ..facts(number) };
         facts.length = bytes.len() as u64;
-        facts.digest.0.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+        facts.digest = Digest::of(&bytes);
         incoming.commit(&facts, Durability::Received).unwrap();
         facts
     }

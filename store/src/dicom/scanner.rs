@@ -28,8 +28,6 @@ mod tests;
 
 use std::fmt;
 
-use ring::digest;
-
 pub use error::ScanError;
 pub use header::Encoding;
 pub use visitor::{ElementHeader, Event, ItemHeader, Visitor};
@@ -38,7 +36,6 @@ use self::inflate::Inflate;
 use self::walk::Walk;
 use super::attributes::Attributes;
 use super::transfer_syntax::{Layout, TransferSyntax};
-use crate::facts::Digest;
 
 /// How much a data set may ask of whoever reads it. The defaults are for a node that receives from strangers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,9 +75,7 @@ impl Default for Budget {
 /// What the pass over a whole data set found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Scan {
-    /// SHA-256 of the encoded bytes as they were fed.
-    pub digest: Digest,
-    /// Number of these bytes.
+    /// Number of the encoded bytes as they were fed.
     pub length: u64,
     /// Values of the indexed attributes.
     pub attributes: Attributes,
@@ -103,7 +98,6 @@ pub struct Scan {
 ///
 /// The visitor sees every header, value and delimiter; `()` sees nothing and costs nothing.
 pub struct Scanner<V: Visitor = ()> {
-    digest: digest::Context,
     length: u64,
     total: Option<u64>,
     inflate: Option<Box<Inflate>>,
@@ -136,7 +130,6 @@ impl<V: Visitor> Scanner<V> {
         };
         let room = if inflate.is_some() { None } else { budget.total };
         Self {
-            digest: digest::Context::new(&digest::SHA256),
             length: 0,
             total: budget.total,
             inflate,
@@ -150,7 +143,6 @@ impl<V: Visitor> Scanner<V> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.digest.update(chunk);
         let fed = self.step(chunk);
         self.length = self.length.saturating_add(chunk.len() as u64);
         self.failed = fed.clone().err();
@@ -204,10 +196,7 @@ impl<V: Visitor> Scanner<V> {
         if let Some(told) = self.total.filter(|told| self.length < *told) {
             return Err(ScanError::TooShort { told, length: self.length });
         }
-        let mut digest = [0; 32];
-        digest.iter_mut().zip(self.digest.finish().as_ref()).for_each(|(to, from)| *to = *from);
         let scan = Scan {
-            digest: Digest(digest),
             length: self.length,
             attributes: walked.attributes,
             pixel_data_offset: walked.pixel_data_offset.filter(|_| !deflated),

@@ -4,14 +4,13 @@ use std::fs::File;
 use std::io;
 
 use ring::aead::{Aad, LessSafeKey};
-use ring::digest::{Context, SHA256};
 
 use super::keyring::{Keyring, WrappedKey};
 use super::{
     FACTS_AT, HEADER, KIND_FACTS, KIND_SEGMENT, MAGIC, SEGMENT, SealedError, TAG, VERSION, nonce,
     sealed_length, segment_aad, segments,
 };
-use crate::facts::{Facts, ObjectId};
+use crate::facts::{Digester, Facts, ObjectId};
 
 /// Bytes that can be read from any place. Calls may block, so readers live on threads that may.
 pub trait ReadAt: Send {
@@ -135,18 +134,14 @@ impl<R: ReadAt> SealedReader<R> {
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut digest = Context::new(&SHA256);
+        let mut digest = Digester::default();
         let mut buffer = Vec::new();
         for index in 0..self.segments() {
             let plain = self.segment(index, &mut buffer)?;
             digest.update(plain);
             take(plain)?;
         }
-        if digest.finish().as_ref() == self.facts.digest.0 {
-            Ok(())
-        } else {
-            Err(SealedError::Digest.into())
-        }
+        if digest.finish() == self.facts.digest { Ok(()) } else { Err(SealedError::Digest.into()) }
     }
 }
 

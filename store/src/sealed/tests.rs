@@ -2,15 +2,12 @@ use std::os::unix::fs::FileExt as _;
 
 use dicom_dictionary_std::tags;
 use jiff::Timestamp;
-use ring::digest::{SHA256, digest};
 
 use super::*;
 use crate::dicom::Attributes;
 use crate::facts::{Digest, Origin};
 
 pub(crate) fn facts_of(object: ObjectId, data_set: &[u8]) -> Facts {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, data_set).as_ref());
     let mut attributes = Attributes::default();
     attributes.insert(tags::PATIENT_NAME, b"SMITH^ANNA".to_vec());
     Facts {
@@ -31,7 +28,7 @@ pub(crate) fn facts_of(object: ObjectId, data_set: &[u8]) -> Facts {
         series: "2.25.3".parse().unwrap(),
         transfer_syntax: crate::dicom::TransferSyntax::explicit_vr_little_endian(),
         length: data_set.len() as u64,
-        digest: Digest(bytes),
+        digest: Digest::of(data_set),
         pixel_data_offset: None,
         protected: None,
         attributes,

@@ -24,6 +24,7 @@ use gantry_deidentify::report::{KeyOrigin, Received, References, Report, Run, Ta
 use gantry_deidentify::seal::Recipient;
 use gantry_gateway::protect::codec::Transcoder;
 use gantry_gateway::web::part10::{self, FileMeta};
+use gantry_store::facts::Digest;
 use indicatif::ProgressBar;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -113,8 +114,10 @@ type Claims = HashMap<String, Claim>;
 struct Claim {
     /// What the first one that came is written as.
     name: String,
-    /// Places in the input, with the digest of what would be written.
-    by: Vec<(usize, [u8; 32])>,
+    /// Who came first, and wrote it.
+    holder: usize,
+    /// Whoever came later, with the digest of what it would write.
+    others: Vec<(usize, Digest)>,
 }
 
 /// What all threads share.
@@ -391,12 +394,13 @@ fn all(
                 shared.bar.set_message(format!("{:.0}/s", shared.bar.per_sec()));
             }
         });
-        let Shared { claims, told, .. } = shared;
-        let claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (found, written) = contested(claims);
+        let claims = std::mem::take(&mut *lock(&shared.claims));
+        let Contested { losers: found, written, repeated } =
+            contested(claims, |holder| shared.digest(holder))?;
         if found.is_empty() {
             bar.finish_and_clear();
-            let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let mut told = shared.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+            (0..repeated).for_each(|_| told.tally.repeated());
             told.set_aside.sort_by_key(|one| one.number);
             told.directories.sort();
             told.not_dicom.sort();
@@ -417,19 +421,39 @@ fn all(
     }
 }
 
-/// Places of files whose SOP Instance UID an earlier one has with other content, and what was written under those UIDs.
-fn contested(claims: Claims) -> (Vec<usize>, Vec<String>) {
-    let (mut losers, mut written) = (Vec::new(), Vec::new());
-    for Claim { name, by } in claims.into_values() {
-        let Some((_, digest)) = by.iter().min().copied() else { continue };
-        let others = by.iter().filter(|claim| claim.1 != digest).map(|claim| claim.0);
-        let before = losers.len();
-        losers.extend(others);
-        if losers.len() > before {
-            written.push(name);
+/// SOP Instance UIDs that more than one file has.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Contested {
+    /// Places of files whose SOP Instance UID an earlier one has with other content.
+    losers: Vec<usize>,
+    /// What was written under those UIDs.
+    written: Vec<String>,
+    /// Files that would only have written again what is there.
+    repeated: usize,
+}
+
+/// `digest` tells what somebody wrote; it is asked for those only who have company, as it costs as much as all else.
+fn contested(
+    claims: Claims,
+    digest: impl Fn(usize) -> Result<Digest, Failure>,
+) -> Result<Contested, Failure> {
+    let mut contested = Contested::default();
+    for Claim { name, holder, mut others } in claims.into_values() {
+        if others.is_empty() {
+            continue;
         }
+        others.push((holder, digest(holder)?));
+        others.sort_unstable_by_key(|(at, _)| *at);
+        let Some((_, first)) = others.first().copied() else { continue };
+        let losers: Vec<_> =
+            others.iter().filter(|(_, digest)| *digest != first).map(|(at, _)| *at).collect();
+        contested.repeated += others.len() - 1 - losers.len();
+        if !losers.is_empty() {
+            contested.written.push(name);
+        }
+        contested.losers.extend(losers);
     }
-    (losers, written)
+    Ok(contested)
 }
 
 /// What was left out, with the names of the files.
@@ -484,29 +508,47 @@ impl Shared<'_> {
             let reason = "its UIDs cannot be names of files".to_owned();
             return self.aside(work, &received(number, &input), reason, false);
         };
-        let first = {
-            let mut claims = lock(&self.claims);
-            let claim = claims
-                .entry(object.made.sop_instance.1.clone())
-                .or_insert_with(|| Claim { name: name.clone(), by: Vec::new() });
-            claim.by.push((at, object.digest));
-            claim.by.first().copied()
+        let uid = object.made.sop_instance.1.clone();
+        let holder = lock(&self.claims)
+            .entry(uid.clone())
+            .or_insert_with(|| Claim { name: name.clone(), holder: at, others: Vec::new() })
+            .holder;
+        let done = if holder == at {
+            self.write(&name, &object, &input)
+        } else {
+            // Whose it is is settled when all came.
+            object.digest(&input.data_set).map(|digest| {
+                if let Some(claim) = lock(&self.claims).get_mut(&uid) {
+                    claim.others.push((at, digest));
+                }
+            })
         };
-        match first {
-            Some((holder, _)) if holder == at => {}
-            Some((_, digest)) if digest == object.digest => {
-                return lock(&self.told).tally.repeated();
+        match done {
+            Ok(()) if holder == at => {
+                lock(&self.told).tally.written(self.deidentifier, &object, &name);
             }
-            // The run is made again.
-            _ => return,
-        }
-        match self.write(&name, &object, &input) {
-            Ok(()) => lock(&self.told).tally.written(self.deidentifier, &object, &name),
+            Ok(()) => {}
             Err(error) => {
                 let reason = format!("it cannot be written: {}", error.kind());
                 self.aside(work, &received(number, &input), reason, false);
             }
         }
+    }
+
+    /// Of what the file at this place in the input becomes, which was made before.
+    fn digest(&self, at: usize) -> Result<Digest, Failure> {
+        let path = self.work.get(at).map(|work| work.from.as_path()).unwrap_or(Path::new(""));
+        let failed = |why: &dyn std::fmt::Display| {
+            let message = format!("{} cannot be read a second time: {why}", path.display());
+            Failure::new(Exit::Failed, message)
+                .hint("let nobody change the files, and run it again")
+        };
+        let input = Input::open(path).map_err(|why| failed(&why))?;
+        let object = self
+            .deidentifier
+            .process(&input.data_set, &input.meta.transfer_syntax, self.tools)
+            .map_err(|why| failed(&why))?;
+        object.digest(&input.data_set).map_err(|error| failed(&error.kind()))
     }
 
     fn aside(&self, work: &Work, received: &Received, reason: String, by_rule: bool) {
@@ -581,16 +623,25 @@ mod tests {
 
     #[test]
     fn of_two_contents_under_one_uid_the_first_of_the_input_wins_whoever_was_faster() {
-        let (one, other) = ([1; 32], [2; 32]);
-        let claims = |by: &[(usize, [u8; 32])]| {
-            let claim = Claim { name: "a.dcm".to_owned(), by: by.to_vec() };
-            [("2.25.1".to_owned(), claim)].into_iter().collect()
+        let (one, other) = (Digest([1; 32]), Digest([2; 32]));
+        let contested = |by: &[(usize, Digest)]| {
+            let [(holder, digest), others @ ..] = by else { panic!("nobody claims it") };
+            let claim = Claim { name: "a.dcm".to_owned(), holder: *holder, others: others.into() };
+            let claims = [("2.25.1".to_owned(), claim)].into_iter().collect();
+            super::contested(claims, |asked| {
+                assert_eq!(asked, *holder);
+                Ok(*digest)
+            })
+            .unwrap()
         };
         for order in [[(3, one), (1, other), (2, one)], [(2, one), (3, one), (1, other)]] {
-            let (mut losers, written) = contested(claims(&order));
-            losers.sort_unstable();
-            assert_eq!((losers, written), (vec![2, 3], vec!["a.dcm".to_owned()]));
+            let found = contested(&order);
+            assert_eq!((found.losers, found.written), (vec![2, 3], vec!["a.dcm".to_owned()]));
         }
-        assert_eq!(contested(claims(&[(2, one), (3, one)])), (Vec::new(), Vec::new()));
+        assert_eq!(
+            contested(&[(2, one), (3, one)]),
+            Contested { repeated: 1, ..Contested::default() }
+        );
+        assert_eq!(contested(&[(2, one)]), Contested::default());
     }
 }
