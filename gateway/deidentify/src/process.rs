@@ -18,7 +18,7 @@ use crate::data_set::{self, DataSet, Element, PixelData, Reader};
 use crate::engine::{Deidentifier, Made, SetAside, mark_pixels_cleaned};
 use crate::pixels::blacken::{Area, Native};
 use crate::pixels::codec::{self, Codec};
-use crate::pixels::codestream::Codestreams;
+use crate::pixels::codestream::{Codestreams, Note};
 use crate::pixels::image::Image;
 use crate::pixels::mask::Library;
 use crate::pixels::ocr::{Examination, Ocr};
@@ -83,7 +83,7 @@ pub struct PixelReport {
     pub passed: Option<String>,
     /// That a face may be made out.
     pub face: Option<String>,
-    /// What compressed frames hid and do not any more, and what was not looked into.
+    /// What was not looked into in compressed frames, as [`Note`] says it.
     pub notes: Vec<String>,
     /// What a search for text said; `None`, if there was none to be made.
     pub text_search: Option<TextSearch>,
@@ -200,10 +200,12 @@ impl Deidentifier {
             sealed_to =
                 tools.recipients.iter().map(|recipient| recipient.fingerprint_hex()).collect();
         }
-        let (content, transfer_syntax) = content(&made, &plan, received, source, syntax, tools)?;
+        let Written { content, transfer_syntax, notes } =
+            written(&made, &plan, received, source, syntax, tools)?;
         let Plan { report, image, masked, clears_bits, .. } = plan;
         let mut protected =
             Protected { made, transfer_syntax, length: 0, pixels: report, sealed_to, content };
+        protected.note(&notes);
         self.verify(&mut protected, source, !clears_bits)?;
         if self.profile().pixels.ocr
             && (protected.pixels.risk.is_some() || masked)
@@ -281,7 +283,7 @@ impl Deidentifier {
     ) -> Result<(), SetAside> {
         let mut verifier = Verifier::new(self, &protected.made, &protected.transfer_syntax);
         let mut refused = None;
-        let written = protected.write(source, &mut |bytes| {
+        let written = protected.content.write(source, &mut |bytes| {
             verifier.feed(bytes).map_err(|error| {
                 refused = Some(error);
                 io::ErrorKind::InvalidData.into()
@@ -290,25 +292,33 @@ impl Deidentifier {
         if let Some(error) = refused {
             return Err(SetAside::Verification(vec![Finding::Damaged(error)]));
         }
-        written.map_err(|error| SetAside::Source(error.kind()))?;
+        let notes = written?;
         let scan = verifier.finish().map_err(SetAside::Verification)?;
         if pixels_stay && !protected.pixels_are_those_of(source, scan.pixel_data_offset)? {
             return Err(SetAside::Verification(vec![Finding::Pixels]));
         }
+        protected.note(&notes);
         protected.length = scan.length;
         Ok(())
     }
 }
 
+/// The result, as it can be written.
+struct Written {
+    content: Content,
+    transfer_syntax: TransferSyntax,
+    notes: Vec<Note>,
+}
+
 /// How the result is written.
-fn content(
+fn written(
     made: &Made,
     plan: &Plan,
     received: Option<DataSet>,
     source: &dyn Source,
     syntax: &TransferSyntax,
     tools: &Tools,
-) -> Result<(Content, TransferSyntax), SetAside> {
+) -> Result<Written, SetAside> {
     let at = made.pixel_data.as_ref().map(|pixel_data| pixel_data.tag);
     let before = |element: &&Element| at.is_none_or(|at| element.tag < at);
     let mut head = Vec::with_capacity(8 << 10);
@@ -323,9 +333,9 @@ fn content(
     let filter = match (&made.pixel_data, &plan.image, received) {
         (Some(pixel_data), Some(_), received) if pixel_data.encapsulated => {
             if received.is_some() {
-                let mut splice =
+                let splice =
                     Splice { head, pixels: Some((pixel_data.clone(), Filter::None)), tail };
-                return recoded(&mut splice, plan, source, syntax, tools);
+                return recoded(&splice, plan, source, syntax, tools);
             }
             Filter::Codestreams(syntax.clone(), Box::new(made.data_set.clone()))
         }
@@ -341,46 +351,77 @@ fn content(
     };
     let pixels = made.pixel_data.clone().map(|pixel_data| (pixel_data, filter));
     let splice = Splice { head, pixels, tail };
+    let transfer_syntax = syntax.clone();
     if source.length() > IN_MEMORY {
-        return Ok((Content::Spliced(splice), syntax.clone()));
+        // What it says is known when it is written.
+        return Ok(Written {
+            content: Content::Spliced(splice),
+            transfer_syntax,
+            notes: Vec::new(),
+        });
     }
-    let mut whole = Vec::with_capacity(usize::try_from(source.length()).unwrap_or_default() + 4096);
-    splice.write(source, &mut |bytes| {
-        whole.extend_from_slice(bytes);
-        Ok(())
-    })?;
-    Ok((Content::Whole(whole), syntax.clone()))
+    let (whole, notes) = splice.whole(source)?;
+    Ok(Written { content: Content::Whole(whole), transfer_syntax, notes })
 }
 
 /// Compressed pixel data under a mask: decoded, blacked, compressed again.
 fn recoded(
-    splice: &mut Splice,
+    splice: &Splice,
     plan: &Plan,
     source: &dyn Source,
     syntax: &TransferSyntax,
     tools: &Tools,
-) -> Result<(Content, TransferSyntax), SetAside> {
+) -> Result<Written, SetAside> {
     let codec = tools.codec.as_deref().ok_or_else(|| SetAside::NoCodec(syntax.clone()))?;
     if source.length() > MOST_WHOLE {
         return Err(SetAside::TooLong(source.length()));
     }
-    let mut whole = Vec::new();
-    splice.write(source, &mut |bytes| {
-        whole.extend_from_slice(bytes);
-        Ok(())
-    })?;
+    let (whole, _) = splice.whole(source)?;
     let recoded = codec::blacken(codec, &whole, syntax, &plan.boxes).map_err(pixels)?;
-    Ok((Content::Whole(recoded.data_set), recoded.syntax))
+    Ok(Written {
+        content: Content::Whole(recoded.data_set),
+        transfer_syntax: recoded.syntax,
+        // Frames were made anew, and hide nothing.
+        notes: Vec::new(),
+    })
 }
 
-impl Splice {
+impl Content {
+    /// Writes it; what was not looked into meanwhile.
     fn write(
         &self,
         source: &dyn Source,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), SetAside> {
+    ) -> Result<Vec<Note>, SetAside> {
+        match self {
+            Self::Whole(bytes) => {
+                take(bytes).map(|()| Vec::new()).map_err(|error| SetAside::Source(error.kind()))
+            }
+            Self::Spliced(splice) => splice.write(source, take),
+        }
+    }
+}
+
+impl Splice {
+    /// All of it, in memory.
+    fn whole(&self, source: &dyn Source) -> Result<(Vec<u8>, Vec<Note>), SetAside> {
+        let room = usize::try_from(source.length()).unwrap_or_default();
+        let mut whole = Vec::with_capacity(room + 4096);
+        let notes = self.write(source, &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok((whole, notes))
+    }
+
+    fn write(
+        &self,
+        source: &dyn Source,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Vec<Note>, SetAside> {
         let failed = |error: io::Error| SetAside::Source(error.kind());
         take(&self.head).map_err(failed)?;
+        let mut notes = Vec::new();
         if let Some((pixel_data, filter)) = &self.pixels {
             let PixelData { span, value, .. } = pixel_data;
             let mut running = filter.begin(value.end - value.start)?;
@@ -398,10 +439,11 @@ impl Splice {
                 return Err(error);
             }
             read.map_err(failed)?;
-            running.finish()?;
+            notes = running.finish()?;
             source.read(value.end..span.end, take).map_err(failed)?;
         }
-        take(&self.tail).map_err(failed)
+        take(&self.tail).map_err(failed)?;
+        Ok(notes)
     }
 }
 
@@ -460,11 +502,14 @@ impl Running {
         }
     }
 
-    fn finish(self) -> Result<(), SetAside> {
+    /// What was not looked into.
+    fn finish(self) -> Result<Vec<Note>, SetAside> {
         match self {
-            Self::None | Self::Trim(_) => Ok(()),
-            Self::Native(native, _) => native.finish().map(|_| ()).map_err(pixels),
-            Self::Codestreams(codestreams, _) => codestreams.finish().map(|_| ()).map_err(pixels),
+            Self::None | Self::Trim(_) => Ok(Vec::new()),
+            Self::Native(native, _) => native.finish().map(|_| Vec::new()).map_err(pixels),
+            Self::Codestreams(codestreams, _) => {
+                codestreams.finish().map(|cleaned| cleaned.notes).map_err(pixels)
+            }
         }
     }
 }
@@ -476,13 +521,14 @@ impl Protected {
         source: &dyn Source,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        match &self.content {
-            Content::Whole(bytes) => take(bytes),
-            Content::Spliced(splice) => splice.write(source, take).map_err(|why| match why {
-                SetAside::Source(kind) => kind.into(),
-                other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
-            }),
-        }
+        self.content.write(source, take).map(drop).map_err(|why| match why {
+            SetAside::Source(kind) => kind.into(),
+            other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+        })
+    }
+
+    fn note(&mut self, notes: &[Note]) {
+        self.pixels.notes.extend(notes.iter().map(ToString::to_string));
     }
 
     /// SHA-256 of what [`Self::write`] writes. `source` is what it was made of.
@@ -513,14 +559,8 @@ impl Protected {
 
     /// The same with all of it in memory, for a source that will not be there any more.
     fn whole_from(mut self, source: &dyn Source) -> Result<Self, SetAside> {
-        if let Content::Spliced(_) = &self.content {
-            let mut whole = Vec::new();
-            self.write(source, &mut |bytes| {
-                whole.extend_from_slice(bytes);
-                Ok(())
-            })
-            .map_err(|error| SetAside::Source(error.kind()))?;
-            self.content = Content::Whole(whole);
+        if let Content::Spliced(splice) = &self.content {
+            self.content = Content::Whole(splice.whole(source)?.0);
         }
         Ok(self)
     }

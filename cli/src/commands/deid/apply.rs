@@ -81,6 +81,16 @@ pub(super) struct Apply {
     jobs: Option<usize>,
 }
 
+/// For whoever wrote masks that are not understood.
+const MASKS_EXAMPLE: &str = "masks look like this:
+  schema = 1
+  [[mask]]
+  id = \"sound-5-top\"
+  when = { modality = \"US\", manufacturer = \"Sample Sound*\", rows = 480, columns = 640 }
+  boxes = [[0, 0, 640, 56]]            # x, y, width, height
+  verified-by = \"medical physics\"
+  verified-on = \"2026-03-01\"";
+
 /// What `deid apply --json` prints. Names of files are those that were given; they do not stand in the report.
 #[derive(Serialize)]
 struct Summary {
@@ -315,7 +325,7 @@ pub(super) fn masks(paths: &[PathBuf], named: &profiles::Named) -> Result<Librar
             fs::read_to_string(&path).map_err(|error| Failure::of_file("read", &path, &error))?;
         let read = Library::parse(&text).map_err(|error| {
             Failure::new(Exit::Usage, format_args!("cannot use {}: {error}", path.display()))
-                .hint("see gateway/deidentify/data/masks.toml for what masks may say")
+                .hint(MASKS_EXAMPLE)
         })?;
         library = library.then(read);
     }

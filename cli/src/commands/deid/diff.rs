@@ -19,7 +19,7 @@ use crate::output::Output;
 
 /// Show in what two profiles differ, and with a file, in what becomes of it
 ///
-/// Values are never shown. Pixels are compared by settings only.
+/// Values are never shown. Pixels are compared by settings only. Ends with 0 when there is no difference, and 1 when there is.
 #[derive(Args, Debug)]
 #[command(before_help = "\
 Examples:
@@ -90,16 +90,18 @@ pub(super) fn run(arguments: &Diff, output: Output) -> Result<Exit, Failure> {
         }
     };
     let found = Differences { schema: 1, one: names.0, other: names.1, settings, attributes };
+    let differ = !found.settings.is_empty() || found.attributes.iter().flatten().next().is_some();
+    let exit = if differ { Exit::Failed } else { Exit::Done };
     if output.is_json() {
         output.json(&found)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     section("SETTING", &found.settings, &found, output)?;
     if let Some(attributes) = &found.attributes {
         output.line("")?;
         section("ATTRIBUTE", attributes, &found, output)?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn section(

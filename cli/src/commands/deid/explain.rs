@@ -19,7 +19,8 @@ use crate::words;
 
 /// Show what a profile does to a file, attribute by attribute, and why; nothing is written
 ///
-/// Text that stays comes first, as that is what a reviewer reads. Values are hidden unless --show-values.
+/// Text that stays comes first, as that is what a reviewer reads. Values are hidden unless --show-values. Ends with 0 when the
+/// file would be written, 10 when a safety rule would set it aside, and 1 when it would be set aside for another reason.
 #[derive(Args, Debug)]
 #[command(before_help = "\
 Examples:
@@ -126,7 +127,11 @@ pub(super) fn run(arguments: &Explain, output: Output) -> Result<Exit, Failure> 
     } else {
         print(&explained, arguments.show_values, output)?;
     }
-    Ok(Exit::Done)
+    Ok(match (explained.written, explained.by_rule) {
+        (true, _) => Exit::Done,
+        (false, true) => Exit::Unsafe,
+        (false, false) => Exit::Failed,
+    })
 }
 
 fn pixels(report: &PixelReport) -> Pixels {
