@@ -226,9 +226,9 @@ pub fn protect(
         .process(&source, &syntax, &protection.tools)
         .map_err(ProtectError::SetAside)?;
     let (transfer_syntax, length) = (protected.transfer_syntax.clone(), protected.length);
-    let content = match protected.into_memory() {
+    let content = match Box::new(protected).into_memory() {
         Ok(bytes) => Content::Memory(bytes.into()),
-        Err(protected) => Content::Protected(Box::new(protected), Box::new(source)),
+        Err(protected) => Content::Protected(protected, Box::new(source)),
     };
     Ok(Outgoing { sop_class, sop_instance, transfer_syntax, length, content })
 }

@@ -550,10 +550,10 @@ impl Protected {
     }
 
     /// Its bytes, where it was made in memory; they are not needed anywhere else then.
-    pub fn into_memory(self) -> Result<Vec<u8>, Self> {
-        match self.content {
-            Content::Whole(bytes) => Ok(bytes),
-            content => Err(Self { content, ..self }),
+    pub fn into_memory(mut self: Box<Self>) -> Result<Vec<u8>, Box<Self>> {
+        match &mut self.content {
+            Content::Whole(bytes) => Ok(std::mem::take(bytes)),
+            Content::Spliced(_) => Err(self),
         }
     }
 

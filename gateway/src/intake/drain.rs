@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use gantry_store::delivered::{Delivered, Proof};
 use gantry_store::dicom::StudyInstanceUid;
 use gantry_store::facts::{Facts, ObjectId, Priority};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
 use super::fetching::Fetching;
-use super::protecting::{self, ProtectingError};
+use super::protecting;
 use super::storing::Storing;
 use crate::config::Route;
 use crate::protect::{ProtectError, Protection};
@@ -351,33 +352,24 @@ impl Drain {
         }
     }
 
-    /// Puts protected copies in the place of what may not be kept as it was received.
+    /// Puts protected copies in the place of what may not be kept as it was received, as many at once as there are
+    /// processors: each holds an instance and its copy in memory.
     async fn protected(&self, originals: Vec<(Facts, BTreeSet<String>)>) -> Vec<Facts> {
-        let mut kept = Vec::with_capacity(originals.len());
-        for (facts, names) in originals {
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let copies = originals.into_iter().map(|(facts, names)| async move {
             let (spool, object) = (self.spool.clone(), facts.object);
-            let protections: Vec<_> =
-                names.iter().filter_map(|name| self.protections.get(name).cloned()).collect();
-            let complete = protections.len() == names.len();
-            let made = tokio::task::spawn_blocking(move || {
-                let copies: Result<Vec<_>, ProtectingError> = protections
-                    .iter()
-                    .map(|protection| protecting::copy(&spool, object, protection))
-                    .collect();
-                match copies {
-                    Ok(copies) if complete => {
-                        spool.erase(object).map(|()| copies).map_err(Into::into)
-                    }
-                    Ok(_) => Err(ProtectingError::Protect(ProtectError::Unknown(String::new()))),
-                    Err(error) => {
-                        if !error.is_passing() {
-                            spool.hold(object)?;
-                        }
-                        Err(error)
-                    }
-                }
+            let protections: Option<Vec<_>> =
+                names.iter().map(|name| self.protections.get(name).cloned()).collect();
+            let made = tokio::task::spawn_blocking(move || match protections {
+                Some(protections) => protecting::replace(&spool, object, &protections),
+                None => Err(ProtectError::Unknown(String::new()).into()),
             });
-            match made.await {
+            (object, made.await)
+        });
+        let mut made = futures_util::stream::iter(copies).buffered(at_once);
+        let mut kept = Vec::new();
+        while let Some((object, copies)) = made.next().await {
+            match copies {
                 Ok(Ok(copies)) => kept.extend(copies),
                 Ok(Err(error)) if error.is_passing() => {
                     self.handoff.behind.store(true, Ordering::Release);

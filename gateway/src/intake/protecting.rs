@@ -6,6 +6,7 @@
 //! where no store, index or partner sees it, and tried again at the next start.
 
 use std::io;
+use std::sync::Arc;
 
 use dicom_dictionary_std::tags;
 use gantry_store::dicom::scanner::{Budget, Scanner};
@@ -37,8 +38,27 @@ impl ProtectingError {
     }
 }
 
-/// Makes a protected copy of a spool entry. Blocks.
-pub(super) fn copy(
+/// Puts its protected copies, one for each protection, in the place of a spool entry; holds it back where there can be none.
+/// Blocks.
+pub(super) fn replace(
+    spool: &Spool,
+    object: ObjectId,
+    protections: &[Arc<Protection>],
+) -> Result<Vec<Facts>, ProtectingError> {
+    let copies: Result<Vec<_>, ProtectingError> =
+        protections.iter().map(|protection| copy(spool, object, protection)).collect();
+    match &copies {
+        Ok(_) => spool.erase(object)?,
+        Err(error) if error.is_passing() => {}
+        Err(_) => {
+            spool.hold(object)?;
+        }
+    }
+    copies
+}
+
+/// Makes a protected copy of a spool entry.
+fn copy(
     spool: &Spool,
     object: ObjectId,
     protection: &Protection,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use gantry_store::facts::{Facts, ObjectId};
+use gantry_store::facts::{Digest, Facts, ObjectId};
 use gantry_store::index::{Arrival, RecordedAs, Remover};
 use gantry_store::object::{Abilities, ObjectError, ObjectStore};
 use gantry_store::sealed::{Keyring, ReadAt};
