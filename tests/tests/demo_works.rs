@@ -72,3 +72,22 @@ async fn the_demonstration_of_failures_kills_a_partner_and_loses_nothing() {
         "{report:#}"
     );
 }
+
+#[tokio::test]
+async fn the_demonstration_of_research_finds_nobody_at_the_university() {
+    let report = report_of(&["--research", "--thin-slices", "8"]).await;
+
+    let number = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(number("delivered") + number("set_aside"), number("instances"), "{report:#}");
+    assert!(number("delivered") > 8 && number("set_aside") > 0, "{report:#}");
+    assert!(number("searched_for") > 100, "{report:#}");
+    assert_eq!(report["found"].as_array().unwrap().len(), 0, "{report:#}");
+    assert_eq!(report["banner_is_black"], true, "{report:#}");
+    let seen = report["seen"].as_array().unwrap();
+    let row = |name: &str| seen.iter().find(|row| row["attribute"] == name).unwrap();
+    for name in ["Patient's Name", "Patient ID", "Study date", "Study UID"] {
+        assert_ne!(row(name)["here"], row(name)["there"], "{report:#}");
+    }
+    // Known words of radiology stay, and so does an age.
+    assert_eq!(row("Age")["here"], row("Age")["there"], "{report:#}");
+}

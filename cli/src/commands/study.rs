@@ -449,7 +449,7 @@ mod tests {
             for begin in (0..file.len()).step_by(size) {
                 check.take(&file.slice(begin..(begin + size).min(file.len()))).unwrap();
             }
-            assert_eq!(check.ended(), expected.as_ref());
+            assert_eq!(check.ended(), expected);
         }
     }
 

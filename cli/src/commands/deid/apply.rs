@@ -547,7 +547,7 @@ impl Shared<'_> {
 
     /// Of what the file at this place in the input becomes, which was made before.
     fn digest(&self, at: usize) -> Result<Digest, Failure> {
-        let path = self.work.get(at).map(|work| work.from.as_path()).unwrap_or(Path::new(""));
+        let path = self.work.get(at).map_or(Path::new(""), |work| work.from.as_path());
         let failed = |why: &dyn std::fmt::Display| {
             let message = format!("{} cannot be read a second time: {why}", path.display());
             Failure::new(Exit::Failed, message)
@@ -634,24 +634,21 @@ mod tests {
     #[test]
     fn of_two_contents_under_one_uid_the_first_of_the_input_wins_whoever_was_faster() {
         let (one, other) = (Digest([1; 32]), Digest([2; 32]));
-        let contested = |by: &[(usize, Digest)]| {
+        let of = |by: &[(usize, Digest)]| {
             let [(holder, digest), others @ ..] = by else { panic!("nobody claims it") };
             let claim = Claim { name: "a.dcm".to_owned(), holder: *holder, others: others.into() };
             let claims = [("2.25.1".to_owned(), claim)].into_iter().collect();
-            super::contested(claims, |asked| {
+            contested(claims, |asked| {
                 assert_eq!(asked, *holder);
                 Ok(*digest)
             })
             .unwrap()
         };
         for order in [[(3, one), (1, other), (2, one)], [(2, one), (3, one), (1, other)]] {
-            let found = contested(&order);
+            let found = of(&order);
             assert_eq!((found.losers, found.written), (vec![2, 3], vec!["a.dcm".to_owned()]));
         }
-        assert_eq!(
-            contested(&[(2, one), (3, one)]),
-            Contested { repeated: 1, ..Contested::default() }
-        );
-        assert_eq!(contested(&[(2, one)]), Contested::default());
+        assert_eq!(of(&[(2, one), (3, one)]), Contested { repeated: 1, ..Contested::default() });
+        assert_eq!(of(&[(2, one)]), Contested::default());
     }
 }

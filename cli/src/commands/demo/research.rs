@@ -1,17 +1,19 @@
 //! `gantry demo --research`: a CT and an ultrasound go to a university, pseudonymised, the ultrasound's banner blacked; screenshots,
-//! which may show a name and for which there is no mask, do not. What is
-//! claimed at the end is looked up at the university: every image is searched there for everything that tells who it is.
+//! which may show a name and for which there is no mask, do not. What is claimed at the end is looked up at the university:
+//! every image is searched there for everything that tells who it is.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use dicom_dictionary_std::tags;
-use gantry_deidentify::data_set::{self, DataSet};
+use gantry_deidentify::data_set::{self, DataSet, Parsed};
+use gantry_deidentify::engine::{Deidentifier, Linkage};
 use gantry_deidentify::keys::ProjectKey;
+use gantry_deidentify::profile::shipped;
 use gantry_gateway::config::Config;
 use gantry_gateway::web::part10::{Head, HeadReader};
 use gantry_store::index::{StudyFilter, TransferFilter, TransferSummary};
-use sample_studies::{HeadCt, Study};
+use sample_studies::{HeadCt, Instance, Study, ULTRASOUND_BANNER_ROWS};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -39,8 +41,10 @@ struct Report {
     searched_for: usize,
     /// Places where one was found; none if all is well.
     found: Vec<String>,
-    /// What a reader sees, before and after.
+    /// What a reader sees of one image, before and after.
     seen: Vec<Seen>,
+    /// Whether the rows of the ultrasound that showed a name are black there, and what is below them is as it was.
+    banner_is_black: bool,
     nodes: Vec<NodeReport>,
 }
 
@@ -91,12 +95,19 @@ pub(super) async fn show(
         set_aside: counted(|transfer| transfer.counts.failed),
         reason,
         searched_for: needles.len(),
-        seen: seen(&ct, &there)?,
+        seen: seen(&ct, counterpart(&ct, &there, &key)?.as_ref())?,
+        banner_is_black: banner_is_black(
+            &ultrasound,
+            counterpart(&ultrasound, &there, &key)?.as_ref(),
+        ),
         ok: found.is_empty() && there.len() as u64 == images,
         found,
         nodes: vec![(&trusts.district).into(), (&trusts.centre).into()],
     };
-    let ok = report.ok && report.delivered == images && report.set_aside == risky;
+    let ok = report.ok
+        && report.banner_is_black
+        && report.delivered == images
+        && report.set_aside == risky;
     let report = Report { ok, ..report };
     if text {
         tell(&report, output)?;
@@ -197,30 +208,69 @@ fn found_in(files: &[Vec<u8>], needles: &BTreeSet<String>) -> Vec<String> {
     found
 }
 
-/// A few attributes as they are here and there.
-fn seen(ct: &Study, there: &[Vec<u8>]) -> Result<Vec<Seen>, Failure> {
-    let failed = |what: &dyn std::fmt::Display| Failure::new(Exit::Failed, what);
-    let Some(here) = ct.instances.first() else { return Ok(Vec::new()) };
-    let parsed = |bytes: &[u8], syntax: &str| -> Result<DataSet, Failure> {
-        let syntax = syntax.parse().map_err(|error| failed(&error))?;
-        Ok(data_set::read(&syntax, bytes).map_err(|error| failed(&error))?.data_set)
-    };
-    let before = parsed(&here.data_set, &here.transfer_syntax_uid)?;
-    // Files of other studies lie there too; beside a CT belongs what became of one.
-    let modality = before.text(tags::MODALITY);
-    let mut counterpart = None;
+/// What became of the first image of a study: its data set, and how it is read. The project's key tells its new UID.
+fn counterpart(
+    study: &Study,
+    there: &[Vec<u8>],
+    key: &ProjectKey,
+) -> Result<Option<(Parsed, Vec<u8>)>, Failure> {
+    let Some(here) = study.instances.first() else { return Ok(None) };
+    let profile = shipped("research").ok_or_else(|| failed(&"there is no profile \"research\""))?;
+    let deidentifier = Deidentifier::new(profile, key.clone(), Linkage::Project);
+    let uid = deidentifier.uid(&here.study_instance_uid, &here.sop_instance_uid);
     for file in there {
         let head = HeadReader::default().feed(file).map_err(|error| failed(&error))?;
         let Head::Finished(meta, data_set) = head else {
             return Err(failed(&"a file at the university is cut"));
         };
-        let set = parsed(&data_set, meta.transfer_syntax.uid())?;
-        if set.text(tags::MODALITY) == modality {
-            counterpart = Some(set);
-            break;
+        if meta.sop_instance.as_ref().is_some_and(|it| it.as_str() == uid) {
+            let read = data_set::read(&meta.transfer_syntax, &data_set);
+            return Ok(Some((read.map_err(|error| failed(&error))?, data_set.to_vec())));
         }
     }
-    let Some(after) = counterpart else { return Ok(Vec::new()) };
+    Ok(None)
+}
+
+fn failed(what: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, what)
+}
+
+fn read(instance: &Instance) -> Result<Parsed, Failure> {
+    let syntax = instance.transfer_syntax_uid.parse().map_err(|error| failed(&error))?;
+    data_set::read(&syntax, &instance.data_set).map_err(|error| failed(&error))
+}
+
+/// The native pixels of an image, in rows.
+fn rows_of<'a>(parsed: &Parsed, bytes: &'a [u8]) -> Option<std::slice::Chunks<'a, u8>> {
+    let value = parsed.pixel_data.as_ref()?.value.clone();
+    let pixels = bytes.get(usize::try_from(value.start).ok()?..usize::try_from(value.end).ok()?)?;
+    let rows = parsed.data_set.unsigned_short(tags::ROWS).filter(|rows| *rows > 0)?;
+    Some(pixels.chunks((pixels.len() / usize::from(rows)).max(1)))
+}
+
+/// Whether the rows with a name are black, and not all of those below them.
+fn banner_is_black(ultrasound: &Study, there: Option<&(Parsed, Vec<u8>)>) -> bool {
+    let black = |row: &[u8]| row.iter().all(|byte| *byte == 0);
+    let (Some(here), Some((parsed, bytes))) = (ultrasound.instances.first(), there) else {
+        return false;
+    };
+    let Ok(before) = read(here) else { return false };
+    let (Some(before), Some(after)) = (rows_of(&before, &here.data_set), rows_of(parsed, bytes))
+    else {
+        return false;
+    };
+    let banner = usize::from(ULTRASOUND_BANNER_ROWS);
+    let was_written_on = !before.take(banner).all(black);
+    let (mut over, mut below) = (after.clone().take(banner), after.skip(banner));
+    was_written_on && over.all(black) && !below.all(black)
+}
+
+/// A few attributes as they are here and there.
+fn seen(ct: &Study, there: Option<&(Parsed, Vec<u8>)>) -> Result<Vec<Seen>, Failure> {
+    let (Some(here), Some((after, _))) = (ct.instances.first(), there) else {
+        return Ok(Vec::new());
+    };
+    let before = read(here)?;
     let rows = [
         ("Patient's Name", tags::PATIENT_NAME),
         ("Patient ID", tags::PATIENT_ID),
@@ -234,8 +284,11 @@ fn seen(ct: &Study, there: &[Vec<u8>]) -> Result<Vec<Seen>, Failure> {
     let text = |set: &DataSet, tag| {
         set.text(tag).filter(|text| !text.is_empty()).unwrap_or_else(|| "—".to_owned())
     };
-    let row =
-        |(attribute, tag)| Seen { attribute, here: text(&before, tag), there: text(&after, tag) };
+    let row = |(attribute, tag)| Seen {
+        attribute,
+        here: text(&before.data_set, tag),
+        there: text(&after.data_set, tag),
+    };
     Ok(rows.into_iter().map(row).collect())
 }
 
@@ -252,8 +305,10 @@ fn tell(report: &Report, output: Output) -> Result<(), Failure> {
     }
     if !report.ok {
         return output.line(format_args!(
-            "  {bad} {} images are there and {} were set aside",
-            report.delivered, report.set_aside
+            "  {bad} {} images are there, {} were set aside, and the ultrasound's banner is {}",
+            report.delivered,
+            report.set_aside,
+            if report.banner_is_black { "black" } else { "not black" }
         ));
     }
     let good = output.paint(Paint::Green, "✓");
@@ -262,7 +317,9 @@ fn tell(report: &Report, output: Output) -> Result<(), Failure> {
         "  {good} {images} at the university; each was searched for {} texts and UIDs that tell who it is of, and has none",
         report.searched_for
     ))?;
-    output.line(format_args!("  {good} the ultrasound's banner, which showed a name, is black"))?;
+    output.line(format_args!(
+        "  {good} the ultrasound's banner, which showed a name, is black there"
+    ))?;
     let aside = words::count(report.set_aside, "screenshot", "screenshots");
     output.line(format_args!(
         "  {good} {aside} did not leave: {}",
