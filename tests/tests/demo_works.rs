@@ -80,7 +80,7 @@ async fn the_demonstration_of_research_finds_nobody_at_the_university() {
     let number = |name: &str| report[name].as_u64().unwrap();
     assert_eq!(number("delivered") + number("set_aside"), number("instances"), "{report:#}");
     assert!(number("delivered") > 8 && number("set_aside") > 0, "{report:#}");
-    assert!(number("searched_for") > 100, "{report:#}");
+    assert!(number("searched_for") > 50, "{report:#}");
     assert_eq!(report["found"].as_array().unwrap().len(), 0, "{report:#}");
     assert_eq!(report["banner_is_black"], true, "{report:#}");
     let seen = report["seen"].as_array().unwrap();

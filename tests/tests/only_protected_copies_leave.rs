@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gantry_deidentify::keys::ProjectKey;
-use gantry_tests::{Dcmtk, Gateway, Orthanc, Sender, Setup, Storescp, eventually};
+use gantry_tests::{Dcmtk, Gateway, Orthanc, Postgres, Sender, Setup, Storescp, eventually};
 use sample_studies::{HeadCt, Study, ct_series, ultrasound};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -115,9 +115,19 @@ async fn partner(name: &str) -> Storescp {
 
 #[tokio::test]
 async fn each_project_gets_its_own_pseudonyms_and_no_identity() {
+    each_project_gets_its_own(Setup::new()).await;
+}
+
+#[tokio::test]
+async fn each_project_gets_its_own_pseudonyms_with_postgresql_too() {
+    let Some(database) = Postgres::start("protected copies").await else { return };
+    each_project_gets_its_own(Setup::new().database(&database.url())).await;
+}
+
+async fn each_project_gets_its_own(setup: Setup) {
     let haven = Haven::new();
     let (lung, brain) = (partner("LUNG").await, partner("BRAIN").await);
-    let gateway = Setup::new()
+    let gateway = setup
         .source("pacs", "PACS")
         .partner("lung", "LUNG", lung.port())
         .partner("brain", "BRAIN", brain.port())
@@ -308,6 +318,46 @@ async fn a_protection_that_is_gone_lets_nothing_out() {
     let said = transfer_to(&gateway, "lung").await.to_string();
     assert!(said.contains("not in the configuration any more"), "{said}");
     assert_eq!(lung.count(), 0);
+}
+
+#[tokio::test]
+async fn a_recall_tells_a_project_in_its_own_uids() {
+    let haven = Haven::new();
+    let lung = partner("LUNG").await;
+    let gateway = Setup::new()
+        .source("pacs", "PACS")
+        .partner("lung", "LUNG", lung.port())
+        .and("recall = \"iocm\"\n")
+        .and(&haven.project("lung", "research"))
+        .rule(&route("to lung", "lung", "protect = { pseudonymise = \"lung\" }"))
+        .start()
+        .await;
+    let study = HeadCt::small(33).build();
+    send(&gateway, &study).await;
+    gateway.delivered("lung", study.len()).await;
+    let received = lung.received();
+    let images = each(received.as_ref(), "d.SOPInstanceUID").await;
+    let id = transfer_to(&gateway, "lung").await["id"].as_str().unwrap().to_owned();
+
+    let reason = study.planted()[0].text.clone();
+    let recalled =
+        gateway.command(&["transfer", "recall", &id, "--reason", &reason, "--yes"]).await;
+    assert!(recalled.status.success(), "{}", String::from_utf8_lossy(&recalled.stderr));
+    eventually("the note to be accepted", async || {
+        let transfer = transfer_to(&gateway, "lung").await;
+        transfer["recalled"]["note"]["accepted_at"].is_string().then_some(())
+    })
+    .await;
+
+    holds_nothing_of(&study, received.as_ref(), &[]);
+    let note = "'\\n '.join(i.ReferencedSOPInstanceUID for s in \
+                d.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence \
+                for i in s.ReferencedSOPSequence) if d.Modality == 'KO' else ''";
+    let named: BTreeSet<_> =
+        each(received.as_ref(), note).await.iter().map(|line| line.trim().to_owned()).collect();
+    let named: BTreeSet<_> = named.into_iter().filter(|line| !line.is_empty()).collect();
+    assert_eq!(named, images);
+    assert!(gateway.conservation("lung").await.adds_up());
 }
 
 #[tokio::test]
