@@ -572,6 +572,10 @@ fn originals_are_sealed_to_whom_was_named_and_come_back() {
         .map(|bytes| read(bytes).0.sop_instance_uid)
         .collect();
     assert_eq!(uids, head_ct.sop_instance_uids().into_iter().collect());
+    let verified =
+        gantry(place.path(), &["deid", "verify", "out", "--profile", "research", "--json"]);
+    assert_eq!(code(&verified), Some(0), "{}", stdout(&verified));
+    assert_eq!(json(&verified)["sealed"], head_ct.len() as u64);
     let html = fs::read_to_string(place.path().join("out/report.html")).unwrap();
     assert!(html.contains("ig-lead") && html.contains("<td class=\"fill\"></td>"));
 }

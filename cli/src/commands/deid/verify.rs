@@ -18,6 +18,7 @@ use gantry_deidentify::engine::{Deidentifier, Done, Linkage, Made, Step};
 use gantry_deidentify::keys::ProjectKey;
 use gantry_deidentify::profile::{Place, Profile, keyword};
 use gantry_deidentify::report::options;
+use gantry_deidentify::seal::encrypted_attributes::is_sealed;
 use gantry_deidentify::source::Source as _;
 use gantry_deidentify::table::ProfileOption;
 use gantry_deidentify::verify::{NOT_CHECKED, Verifier};
@@ -58,6 +59,8 @@ struct Verified {
     /// DICOM objects that were looked at.
     objects: u64,
     passed: u64,
+    /// Of those that passed, how many keep identities encrypted for somebody.
+    sealed: u64,
     failed: Vec<FailedFile>,
     /// Files in folders that are not DICOM.
     others: u64,
@@ -77,7 +80,7 @@ pub(super) fn run(arguments: &Verify, output: Output) -> Result<Exit, Failure> {
     let key = ProjectKey::generate().map_err(|error| Failure::because(Exit::Failed, &error))?;
     let deidentifier = Deidentifier::new(profile, key, Linkage::Project);
     let bar = output.bar(work.len() as u64, "Verifying");
-    let looked_at: Vec<Option<Vec<String>>> = work
+    let looked_at: Vec<Option<LookedAt>> = work
         .par_iter()
         .map(|one| {
             let findings = look_at(&deidentifier, one);
@@ -91,17 +94,24 @@ pub(super) fn run(arguments: &Verify, output: Output) -> Result<Exit, Failure> {
         profile: deidentifier.profile().reference(),
         objects: 0,
         passed: 0,
+        sealed: 0,
         failed: Vec::new(),
         others: 0,
         not_checked: std::iter::once("whether what was removed stands elsewhere in the object")
             .chain(NOT_CHECKED)
+            .chain(["who can open what is sealed, and what is in it"])
             .collect(),
     };
     for (one, findings) in work.into_iter().zip(looked_at) {
         match findings {
             None => verified.others += 1,
-            Some(findings) if findings.is_empty() => verified.passed += 1,
-            Some(findings) => verified.failed.push(FailedFile { file: one.from, findings }),
+            Some(LookedAt { findings, sealed }) if findings.is_empty() => {
+                verified.passed += 1;
+                verified.sealed += u64::from(sealed);
+            }
+            Some(LookedAt { findings, .. }) => {
+                verified.failed.push(FailedFile { file: one.from, findings });
+            }
         }
     }
     verified.objects = verified.passed + verified.failed.len() as u64;
@@ -118,6 +128,12 @@ pub(super) fn run(arguments: &Verify, output: Output) -> Result<Exit, Failure> {
             words::count(verified.passed, "object", "objects"),
             verified.failed.len()
         ))?;
+        if verified.sealed > 0 {
+            output.say(format_args!(
+                "{} identities that are encrypted; who can open them was not looked at.",
+                words::count(verified.sealed, "object keeps", "objects keep")
+            ));
+        }
         output.say(
             "Without the originals nobody can search for what was removed; `gantry deid apply` does that. Pixels were not \
              looked at.",
@@ -133,19 +149,34 @@ pub(super) fn run(arguments: &Verify, output: Output) -> Result<Exit, Failure> {
     })
 }
 
+/// What there is to say of a file.
+#[derive(Default)]
+struct LookedAt {
+    findings: Vec<String>,
+    /// Whether it keeps identities encrypted.
+    sealed: bool,
+}
+
+impl LookedAt {
+    fn found(finding: String) -> Self {
+        Self { findings: vec![finding], sealed: false }
+    }
+}
+
 /// What is wrong with a file; `None` if it is none that is looked at.
-fn look_at(deidentifier: &Deidentifier, work: &Work) -> Option<Vec<String>> {
+fn look_at(deidentifier: &Deidentifier, work: &Work) -> Option<LookedAt> {
     let input = match Input::open(&work.from) {
         Ok(input) => input,
         Err(NotRead::Other(_)) if !work.named => return None,
         Err(NotRead::Directory) => {
-            return Some(vec!["it is a DICOMDIR, which names files and patients".to_owned()]);
+            let finding = "it is a DICOMDIR, which names files and patients".to_owned();
+            return Some(LookedAt::found(finding));
         }
-        Err(why) => return Some(vec![why.to_string()]),
+        Err(why) => return Some(LookedAt::found(why.to_string())),
     };
     let parsed = match input.parsed() {
         Ok(parsed) => parsed,
-        Err(why) => return Some(vec![why.to_string()]),
+        Err(why) => return Some(LookedAt::found(why.to_string())),
     };
     let profile = deidentifier.profile();
     let mut findings = head(&input.head, &parsed.data_set);
@@ -154,7 +185,7 @@ fn look_at(deidentifier: &Deidentifier, work: &Work) -> Option<Vec<String>> {
     texts(&parsed.data_set, &mut Vec::new(), &[], &mut findings);
     let mut seen = std::collections::HashSet::new();
     findings.retain(|finding| seen.insert(finding.clone()));
-    Some(findings)
+    Some(LookedAt { findings, sealed: is_sealed(&parsed.data_set) })
 }
 
 /// The preamble, and what of the File Meta Information may tell where a file was (PS3.10 7.1).
@@ -243,7 +274,12 @@ fn by_profile(deidentifier: &Deidentifier, input: &Input, parsed: &Parsed) -> Ve
     let mut steps = Vec::new();
     kept_by_rule(&decider, &parsed.data_set, &mut Vec::new(), &mut steps);
     let uids = (uid(tags::STUDY_INSTANCE_UID), uid(tags::SOP_INSTANCE_UID));
-    let made = Made::without_originals(deidentifier, parsed.form, sop_class, uids, steps);
+    let mut made = Made::without_originals(deidentifier, parsed.form, sop_class, uids, steps);
+    if let Some(sealed) = parsed.data_set.get(tags::ENCRYPTED_ATTRIBUTES_SEQUENCE)
+        && is_sealed(&parsed.data_set)
+    {
+        made.data_set.put(sealed.clone());
+    }
     let mut verifier = Verifier::new(deidentifier, &made, &input.meta.transfer_syntax);
     let mut refused = None;
     let read = input.data_set.read(0..input.data_set.length(), &mut |bytes| {

@@ -14,7 +14,7 @@ use rand_core::{CryptoRng, RngCore};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::envelope::{OpenError, SealError, open, seal};
+use super::envelope::{OpenError, SealError, is_enveloped, open, seal};
 use super::key::PrivateKey;
 use super::random::SealRng;
 use super::recipient::Recipient;
@@ -144,6 +144,18 @@ pub fn recover(
         recovered.put(character_set);
     }
     Ok(recovered)
+}
+
+/// Whether the object keeps originals that nobody reads without a key: there are items, and each is sealed. Who may open them,
+/// and what is in them, is not known.
+pub fn is_sealed(data_set: &DataSet) -> bool {
+    let items = data_set.items(tags::ENCRYPTED_ATTRIBUTES_SEQUENCE);
+    let sealed = |item: &DataSet| match item.get(tags::ENCRYPTED_CONTENT).map(|found| &found.value)
+    {
+        Some(Value::Bytes(message)) => is_enveloped(message) && item.elements.len() == 2,
+        _ => false,
+    };
+    !items.is_empty() && items.iter().all(sealed)
 }
 
 /// The originals that an object keeps sealed, and the Specific Character Set that it must have when they are put back, if
@@ -321,6 +333,20 @@ mod tests {
         let mut rng = SealRng::from_system().unwrap();
         let random = protect(&originals(), None, &[testing::recipient("one")], &mut rng).unwrap();
         assert_ne!(object.get(tags::ENCRYPTED_ATTRIBUTES_SEQUENCE), Some(&random));
+    }
+
+    #[test]
+    fn only_what_needs_a_key_counts_as_sealed() {
+        assert!(is_sealed(&protected(&originals(), None, &["one"])));
+        assert!(!is_sealed(&originals()));
+        assert!(!is_sealed(&set(vec![sequence(b"Doe^John".to_vec())])));
+        let mut beside = protected(&originals(), None, &["one"]);
+        if let Some(Element { value: Value::Items(items), .. }) =
+            beside.elements.iter_mut().find(|it| it.tag == tags::ENCRYPTED_ATTRIBUTES_SEQUENCE)
+        {
+            items[0].put(text(tags::PATIENT_NAME, VR::PN, "Doe^John"));
+        }
+        assert!(!is_sealed(&beside));
     }
 
     #[test]

@@ -161,6 +161,12 @@ pub fn open(message: &[u8], key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, Open
     Ok(plaintext)
 }
 
+/// Whether this begins as a message that somebody may be able to open: well-formed, for recipients, by known algorithms.
+pub(super) fn is_enveloped(message: &[u8]) -> bool {
+    let head = Head::read(&mut Source::new(message));
+    head.is_ok_and(|head| Algorithm::read(&head.algorithm).is_ok())
+}
+
 /// Seals what is written to it, as it comes.
 pub(super) struct Sealer<W> {
     out: W,
