@@ -168,6 +168,13 @@ pub fn nhs_number(text: &str) -> Option<String> {
     (varied && values.last() == Some(&check)).then_some(digits)
 }
 
+/// Whether a UID is of the form that [`Values::uid`] makes: below the root for UUIDs, of version 8, which devices that name
+/// objects by UUIDs do not use.
+pub fn is_derived_uid(uid: &str) -> bool {
+    let number = uid.strip_prefix("2.25.").and_then(|number| number.parse::<u128>().ok());
+    number.is_some_and(|number| number >> 76 & 0xF == 8 && number >> 62 & 0x3 == 2)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -186,7 +193,18 @@ mod tests {
             let number: u128 = mapped.strip_prefix("2.25.").unwrap().parse().unwrap();
             assert!(mapped.len() <= 44);
             assert_eq!((number >> 76 & 0xF, number >> 62 & 0x3), (8, 2), "version and variant");
+            assert!(is_derived_uid(&mapped));
             assert_eq!(mapped, values().uid(uid));
+        }
+    }
+
+    #[test]
+    fn a_uid_from_elsewhere_is_not_taken_for_a_derived_one() {
+        // A UUID of version 4, as devices and programs make them.
+        let random = 0xF81D_4FAE_7DEC_41D0_A765_00A0_C91E_6BF6_u128;
+        for uid in ["1.2.840.113619.2.55.3", "2.25.7", "2.25.", "2.25.x", &format!("2.25.{random}")]
+        {
+            assert!(!is_derived_uid(uid), "{uid}");
         }
     }
 

@@ -30,6 +30,7 @@ use crate::engine::value::is_registered;
 use crate::engine::{Deidentifier, Done, Made, Position, Step, kept_by_rules, own_methods};
 use crate::profile::{Place, Profile, keyword};
 use crate::table::{self, Code, ProfileOption, Type};
+use crate::values::is_derived_uid;
 
 /// What no verification here looks at, for reports.
 pub const NOT_CHECKED: [&str; 7] = [
@@ -377,8 +378,7 @@ impl Watch<'_> {
             Action::Code(Code::X) if !self.in_content() => self.find(Finding::Kept(tag)),
             Action::Code(Code::U) if vr == VR::UI => {
                 let text = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-                let ours =
-                    |uid: &str| uid.is_empty() || uid.starts_with("2.25.") || is_registered(uid);
+                let ours = |uid: &str| uid.is_empty() || is_derived_uid(uid) || is_registered(uid);
                 if !text.split('\\').all(ours) {
                     self.find(Finding::ForeignUid(tag));
                 }
