@@ -11,7 +11,9 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod accept;
 pub mod json;
 pub mod model;
+pub mod multipart;
 pub mod place;
 mod value;

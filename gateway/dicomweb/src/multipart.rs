@@ -68,7 +68,11 @@ impl Boundary {
     /// Checks the text of a boundary parameter.
     pub fn new(text: &str) -> Result<Self, MultipartError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
-        if text.is_empty() || text.len() > MAX_BOUNDARY || !text.bytes().all(allowed) || text.ends_with(' ') {
+        if text.is_empty()
+            || text.len() > MAX_BOUNDARY
+            || !text.bytes().all(allowed)
+            || text.ends_with(' ')
+        {
             return Err(MultipartError::BadBoundary);
         }
         Ok(Self(text.to_owned()))
@@ -87,7 +91,7 @@ impl Boundary {
             let boundary = Self::random(bits);
             let text = boundary.0.as_bytes();
             let occurs = |body: &&[u8]| body.windows(text.len()).any(|window| window == text);
-            if !bodies.iter().any(|body| occurs(body)) {
+            if !bodies.iter().any(occurs) {
                 return boundary;
             }
             bits = bits.wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645).wrapping_add(1);
@@ -99,7 +103,8 @@ impl Boundary {
         if value.len() > MAX_CONTENT_TYPE {
             return Err(MultipartError::BadBoundary);
         }
-        let media = crate::accept::MediaType::parse(value).map_err(|_| MultipartError::NotRelated)?;
+        let media =
+            crate::accept::MediaType::parse(value).map_err(|_| MultipartError::NotRelated)?;
         if media.essence() != "multipart/related" {
             return Err(MultipartError::NotRelated);
         }
@@ -195,7 +200,8 @@ impl Header {
             }
             let (name, value) = line.split_once(':')?;
             let name = name.trim_end().to_ascii_lowercase();
-            let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&byte);
+            let is_token =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&byte);
             let twice = fields.iter().any(|(field, _)| *field == name);
             if name.is_empty() || !name.bytes().all(is_token) || twice {
                 return None;
@@ -235,10 +241,11 @@ enum Step {
 pub struct Reader {
     /// CR LF, two hyphens, the boundary.
     delimiter: Vec<u8>,
-    /// For each length of what has matched, the longest shorter one that matches too (Knuth, Morris and Pratt).
-    back: Vec<usize>,
-    /// How many bytes of the delimiter the bytes just before match.
+    /// How many bytes of the delimiter the bytes just before match. Its CR occurs nowhere else in it, so what fails to
+    /// match can begin anew only with the byte that failed.
     matched: usize,
+    /// Of these, how many at the front are the end of the part's header: where a body is empty, its line end may be both.
+    phantom: usize,
     step: Step,
     /// The header of the part, or what stands behind a boundary.
     held: Vec<u8>,
@@ -251,10 +258,10 @@ impl Reader {
     /// A reader of at most so many parts.
     pub fn new(boundary: &Boundary, most: u64) -> Self {
         let delimiter = format!("\r\n--{}", boundary.0).into_bytes();
-        let back = fallbacks(&delimiter);
         // The first delimiter may begin the message, without a line end before it.
         let (matched, step) = (2, Step::Preamble(0));
-        Self { delimiter, back, matched, step, held: Vec::new(), part: 0, most, failed: None }
+        let held = Vec::new();
+        Self { delimiter, matched, phantom: 0, step, held, part: 0, most, failed: None }
     }
 
     /// Takes the next bytes. Once a message is refused it stays so.
@@ -298,12 +305,8 @@ impl Reader {
 
     /// Goes on with the delimiter by one byte. Whether it is complete.
     fn follows(&mut self, byte: u8) -> bool {
-        while self.matched > 0 && self.delimiter.get(self.matched) != Some(&byte) {
-            self.matched = self.back.get(self.matched - 1).copied().unwrap_or(0);
-        }
-        if self.delimiter.get(self.matched) == Some(&byte) {
-            self.matched += 1;
-        }
+        let goes_on = self.delimiter.get(self.matched) == Some(&byte);
+        self.matched = if goes_on { self.matched + 1 } else { usize::from(byte == b'\r') };
         self.matched == self.delimiter.len()
     }
 
@@ -379,7 +382,7 @@ impl Reader {
                 show(Event::Part(header.ok_or(MultipartError::BadHeader { part: self.part })?));
                 self.held.clear();
                 // A body may be empty, and the line end of the header then is the delimiter's.
-                self.matched = 2;
+                (self.matched, self.phantom) = (2, 2);
                 self.step = Step::Body;
                 return Ok(taken);
             }
@@ -388,5 +391,213 @@ impl Reader {
             }
         }
         Ok(taken)
+    }
+
+    fn body(&mut self, chunk: &[u8], show: &mut impl FnMut(Event<'_>)) -> usize {
+        // Bytes of the body that match the delimiter so far, and came with earlier chunks.
+        let mut carried = self.matched - self.phantom;
+        let mut at = 0;
+        while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.matched == 0 {
+                let found = memchr::memchr(b'\r', rest);
+                at += found.map_or(rest.len(), |found| found + 1);
+                self.matched = usize::from(found.is_some());
+            } else if self.delimiter.get(self.matched) == rest.first() {
+                self.matched += 1;
+                at += 1;
+                if self.matched == self.delimiter.len() {
+                    break;
+                }
+            } else {
+                let earlier = self.delimiter.get(self.phantom..self.phantom + carried);
+                body_event(earlier, show);
+                (self.matched, self.phantom, carried) = (0, 0, 0);
+            }
+        }
+        body_event(chunk.get(..at - (self.matched - self.phantom - carried)), show);
+        if self.matched == self.delimiter.len() {
+            show(Event::PartEnd);
+            self.boundary_found();
+        }
+        at
+    }
+}
+
+fn body_event(bytes: Option<&[u8]>, show: &mut impl FnMut(Event<'_>)) {
+    if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+        show(Event::Body(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Events with bodies joined, so that chunking does not show.
+    #[derive(Clone, Debug, Eq, PartialEq)]
+    enum Seen {
+        Part(Header),
+        Body(Vec<u8>),
+        PartEnd,
+        End,
+    }
+
+    fn read<'a>(
+        boundary: &str,
+        most: u64,
+        chunks: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Seen>, MultipartError> {
+        let mut reader = Reader::new(&Boundary::new(boundary).unwrap(), most);
+        let mut seen = Vec::new();
+        let show = |seen: &mut Vec<Seen>, event: Event<'_>| match event {
+            Event::Part(header) => seen.extend([Seen::Part(header), Seen::Body(Vec::new())]),
+            Event::Body(bytes) => match seen.last_mut() {
+                Some(Seen::Body(body)) => body.extend_from_slice(bytes),
+                other => panic!("a body after {other:?}"),
+            },
+            Event::PartEnd => seen.push(Seen::PartEnd),
+            Event::End => seen.push(Seen::End),
+        };
+        for chunk in chunks {
+            reader.feed(chunk, |event| show(&mut seen, event))?;
+        }
+        reader.finish().map(|()| seen)
+    }
+
+    fn whole(text: &[u8]) -> Result<Vec<Seen>, MultipartError> {
+        read("b", 100, [text])
+    }
+
+    fn part(fields: &[(&str, &str)], body: &[u8]) -> [Seen; 3] {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        [Seen::Part(Header(fields.collect())), Seen::Body(body.to_vec()), Seen::PartEnd]
+    }
+
+    fn written(boundary: &str, bodies: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(Boundary::new(boundary).unwrap());
+        for body in bodies {
+            writer.part(&[("Content-Type", "application/dicom")], &mut out);
+            out.extend_from_slice(body);
+        }
+        writer.end(&mut out);
+        out
+    }
+
+    #[test]
+    fn preamble_epilogue_and_odd_forms_are_read() {
+        let one = |body: &[u8]| [part(&[], body).to_vec(), vec![Seen::End]].concat();
+        let cases: &[(&[u8], &[u8])] = &[
+            (b"--b\r\n\r\nx\r\n--b--", b"x"),
+            (b"--b\r\n\r\nx\r\n--b--\r\nepilogue --b\r\n--b\r\n", b"x"),
+            (b"pre --b\r\n--c\r\n--b \t\r\n\r\nx\r\n--b--", b"x"),
+            (b"\r\n--b\r\n\r\n\r\n--b--", b""),
+            (b"--b\r\n\r\n--b--", b""),
+            (b"--b\r\n\r\n\r\r\n--\r\n-\r\n--b--", b"\r\r\n--\r\n-"),
+            (b"--b\r\n\r\n\n--b--\r\n--b--", b"\n--b--"),
+        ];
+        for (text, body) in cases {
+            assert_eq!(whole(text), Ok(one(body)), "{}", text.escape_ascii());
+        }
+        let folded = b"--b\r\nContent-Type: multipart/x;\r\n a=b\r\nX:\r\n\r\n\r\n--b--";
+        let fields = [("content-type", "multipart/x; a=b"), ("x", "")];
+        assert_eq!(whole(folded), Ok([part(&fields, b"").to_vec(), vec![Seen::End]].concat()));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        use MultipartError::{BadDelimiter, BadHeader, Cut, HeaderTooLong, NoPart, TooManyParts};
+        let long = [b"--b\r\nX: ".as_slice(), &[b'x'; MAX_HEADER]].concat();
+        let cases: &[(&[u8], MultipartError)] = &[
+            (b"", Cut { part: 0 }),
+            (b"no part", Cut { part: 0 }),
+            (b"--b", Cut { part: 0 }),
+            (b"--b\r\n", Cut { part: 1 }),
+            (b"--b\r\n\r\nx\r\n--b", Cut { part: 1 }),
+            (b"--b\r\n\r\nx\r\n--b-", Cut { part: 1 }),
+            (b"--b\r\n\r\nx\r\n--bc\r\n", BadDelimiter { part: 1 }),
+            (b"--b\r\nno field\r\n\r\n", BadHeader { part: 1 }),
+            (b"--b\r\nA: 1\r\na: 2\r\n\r\n", BadHeader { part: 1 }),
+            (b"--b\r\n folded\r\n\r\n", BadHeader { part: 1 }),
+            (b"--b\r\nA\0: 1\r\n\r\n", BadHeader { part: 1 }),
+            (&long, HeaderTooLong { part: 1 }),
+            (&vec![b'x'; 70_000], NoPart),
+        ];
+        for (text, error) in cases {
+            assert_eq!(whole(text), Err(*error), "{}", text[..text.len().min(40)].escape_ascii());
+        }
+        let many = b"--b\r\n\r\n\r\n".repeat(1_000_000);
+        assert_eq!(read("b", 1000, [many.as_slice()]), Err(TooManyParts(1000)));
+    }
+
+    #[test]
+    fn content_types_need_one_good_boundary() {
+        let of = |text: &str| Boundary::of_content_type(text).map(|boundary| boundary.0);
+        assert_eq!(
+            of("multipart/related; type=\"application/dicom\"; boundary=\"a b\""),
+            Ok("a b".into())
+        );
+        assert_eq!(of("Multipart/Related;BOUNDARY=x"), Ok("x".into()));
+        assert_eq!(of("multipart/related; type=x"), Err(MultipartError::NoBoundary));
+        assert_eq!(of("multipart/form-data; boundary=x"), Err(MultipartError::NotRelated));
+        for bad in ["", "a ", "a\u{e9}", "a\\\"b", &"x".repeat(71)] {
+            let text = format!("multipart/related; boundary=\"{bad}\"");
+            assert_eq!(of(&text), Err(MultipartError::BadBoundary), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_boundary_is_chosen_that_no_body_has() {
+        let first = Boundary::random(7);
+        let body = [b"x", first.as_str().as_bytes()].concat();
+        let chosen = Boundary::absent(&[&body], 7);
+        assert_ne!(chosen, first);
+        assert!(!body.windows(chosen.0.len()).any(|window| window == chosen.0.as_bytes()));
+        assert!(Boundary::new(chosen.as_str()).is_ok() && chosen.0.len() <= MAX_BOUNDARY);
+        let content_type = chosen.content_type("application/dicom");
+        assert_eq!(Boundary::of_content_type(&content_type), Ok(chosen));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(
+            bodies in prop::collection::vec(prop::collection::vec(prop::sample::select(&b"\r\n-bx"[..]), 0..20), 1..5),
+            cuts in prop::collection::vec(0_usize..400, 0..12),
+        ) {
+            let text = written("bbbx", &bodies);
+            let expected = read("bbbx", 100, [text.as_slice()]);
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]);
+            prop_assert_eq!(&read("bbbx", 100, pieces), &expected);
+            prop_assert_eq!(&read("bbbx", 100, text.chunks(1)), &expected);
+            // Bodies that hold a delimiter themselves are read as something else; all others come back.
+            if !bodies.iter().any(|body| [b"\r\n", body.as_slice()].concat().windows(8).any(|window| window == b"\r\n--bbbx")) {
+                let fields = [("content-type", "application/dicom")];
+                let seen: Vec<_> = bodies.iter().flat_map(|body| part(&fields, body)).chain([Seen::End]).collect();
+                prop_assert_eq!(expected, Ok(seen));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_little_is_kept(text in prop::collection::vec(prop::sample::select(&b"\r\n-b: x\t\0"[..]), 0..300)) {
+            let mut reader = Reader::new(&Boundary::new("b").unwrap(), 5);
+            for chunk in text.chunks(7) {
+                let _ = reader.feed(chunk, |_| {});
+                prop_assert!(reader.held.len() <= MAX_HEADER);
+            }
+            let _ = reader.finish();
+        }
+
+        #[test]
+        fn a_cut_message_is_never_whole(body in prop::collection::vec(any::<u8>(), 0..40), end in 0_usize..1000) {
+            let text = written("boundary", &[body]);
+            // Without the last line end it is whole.
+            let end = end % (text.len() - 2);
+            let is_cut = matches!(read("boundary", 9, [&text[..end]]), Err(MultipartError::Cut { .. }));
+            prop_assert!(is_cut);
+        }
     }
 }
