@@ -16,4 +16,5 @@ pub mod json;
 pub mod model;
 pub mod multipart;
 pub mod place;
+pub mod qido;
 mod value;
