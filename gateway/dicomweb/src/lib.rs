@@ -12,6 +12,7 @@
 )]
 
 pub mod accept;
+pub mod frames;
 pub mod json;
 pub mod model;
 pub mod multipart;
