@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use dicom_core::{Tag, VR};
 
 pub use lexer::Fault;
-pub use read::{Bulk, Limits, Object, ReadError, Wrong, fill, read_many, read_one};
+pub use read::{read_many, read_one};
 
 use crate::model::Format;
 

@@ -18,4 +18,6 @@ pub mod model;
 pub mod multipart;
 pub mod place;
 pub mod qido;
+pub mod read;
 mod value;
+pub mod xml;

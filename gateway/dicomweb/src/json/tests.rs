@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{self, BulkValue, ModelError};
+use crate::read::{Limits, Wrong, fill};
 
 fn none(_: &BulkValue<'_>) -> Option<String> {
     None
@@ -357,7 +358,7 @@ fn what_is_wrong_is_refused_with_its_place() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "wrong DICOM JSON at byte 47, attribute 00081140/2/00280010: a value that its value representation does not have"
+        "wrong at byte 47, attribute 00081140/2/00280010: a value that its value representation does not have"
     );
     assert_eq!(
         read_one(b"{\"\xff\":1}", &Limits::default()).unwrap_err().wrong,

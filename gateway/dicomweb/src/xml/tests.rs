@@ -1,0 +1,184 @@
+use gantry_deidentify::data_set::{Element, Value};
+use proptest::prelude::*;
+
+use super::*;
+use crate::json::Json;
+use crate::model::{self, BulkValue};
+use crate::read::{Limits, Wrong, fill};
+
+fn data_set(elements: Vec<Element>) -> gantry_deidentify::data_set::DataSet {
+    gantry_deidentify::data_set::DataSet { elements }
+}
+
+fn element(group: u16, number: u16, vr: VR, value: &[u8]) -> Element {
+    Element { tag: Tag(group, number), vr, value: Value::Bytes(value.to_vec()) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the writer asks for an option")]
+fn uri(bulk: &BulkValue<'_>) -> Option<String> {
+    Some(format!("bulk?a=\"<1>\"&b={bulk}"))
+}
+
+fn xml_of(set: &gantry_deidentify::data_set::DataSet) -> String {
+    String::from_utf8(model::tree::<Xml>(set, Vec::new(), 256, uri).unwrap()).unwrap()
+}
+
+fn inner(xml: &str) -> &str {
+    let begin = xml.find("preserve\">").unwrap() + "preserve\">".len();
+    xml[begin..].strip_suffix("</NativeDicomModel>\n").unwrap()
+}
+
+fn document(inside: &str) -> String {
+    format!("<?xml version=\"1.0\"?><!-- c --><NativeDicomModel>{inside}</NativeDicomModel>")
+}
+
+fn refused(xml: &str) -> Wrong {
+    read(xml.as_bytes(), &Limits::default()).unwrap_err().wrong
+}
+
+#[test]
+fn the_model_is_written_as_the_standard_shows_it() {
+    let item = data_set(vec![element(0x0008, 0x1155, VR::UI, b"1.2\0")]);
+    let set = data_set(vec![
+        element(0x0008, 0x0005, VR::CS, b"ISO_IR 100"),
+        element(0x0008, 0x0008, VR::CS, b"ORIGINAL\\\\AXIAL "),
+        Element::sequence(Tag(0x0008, 0x1140), vec![item]),
+        element(0x0009, 0x0010, VR::LO, b"ACME & <1>"),
+        element(0x0009, 0x1001, VR::OB, b"\x01\x02"),
+        element(0x0009, 0x1002, VR::UN, &[0; 300]),
+        element(0x0010, 0x0010, VR::PN, b"Wang^Xiao^^Dr=\xe9"),
+        element(0x0010, 0x4000, VR::LT, b"a\r\n\t\"b\" <c> & \x01"),
+        element(0x0028, 0x0010, VR::US, b"\x00\x02"),
+    ]);
+
+    let expected = concat!(
+        r#"<DicomAttribute tag="00080005" vr="CS" keyword="SpecificCharacterSet"><Value number="1">ISO_IR 192</Value></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00080008" vr="CS" keyword="ImageType"><Value number="1">ORIGINAL</Value><Value number="2"/><Value number="3">AXIAL</Value></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00081140" vr="SQ" keyword="ReferencedImageSequence"><Item number="1"><DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID"><Value number="1">1.2</Value></DicomAttribute></Item></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00090010" vr="LO"><Value number="1">ACME &amp; &lt;1&gt;</Value></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00091001" vr="OB" privateCreator="ACME &amp; &lt;1&gt;"><InlineBinary>AQI=</InlineBinary></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00091002" vr="UN" privateCreator="ACME &amp; &lt;1&gt;"><BulkData uri="bulk?a=&quot;&lt;1&gt;&quot;&amp;b=00091002"/></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00100010" vr="PN" keyword="PatientName"><PersonName number="1"><Alphabetic><FamilyName>Wang</FamilyName><GivenName>Xiao</GivenName><NamePrefix>Dr</NamePrefix></Alphabetic><Ideographic><FamilyName>é</FamilyName></Ideographic></PersonName></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00104000" vr="LT" keyword="PatientComments"><Value number="1">a&#13;&#10;&#9;&quot;b&quot; &lt;c&gt; &amp; "#,
+        "\u{FFFD}",
+        r#"</Value></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00280010" vr="US" keyword="Rows"><Value number="1">512</Value></DicomAttribute>"#,
+    );
+    assert_eq!(inner(&xml_of(&set)), expected);
+}
+
+#[test]
+fn all_sample_objects_come_back_from_xml() {
+    for instance in sample_studies::all_valid(5).into_iter().flat_map(|study| study.instances) {
+        let syntax = instance.transfer_syntax_uid.parse().unwrap();
+        let xml = model::encoded::<Xml>(&syntax, &instance.data_set, Vec::new(), 256, uri).unwrap();
+        let expected =
+            model::encoded::<Json>(&syntax, &instance.data_set, Vec::new(), 256, uri).unwrap();
+
+        let mut object = read(&xml, &Limits::default()).unwrap();
+        for bulk in &object.bulk {
+            assert_eq!(bulk.uri, format!("bulk?a=\"<1>\"&b={}", bulk.place));
+            assert!(fill(&mut object.data_set, &bulk.place, vec![0; 264]));
+        }
+        let again = model::tree::<Json>(&object.data_set, Vec::new(), 256, uri).unwrap();
+        assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(expected).unwrap());
+    }
+}
+
+#[test]
+fn odd_but_well_formed_documents_are_read() {
+    let xml = "\u{FEFF}<?xml version='1.0' encoding='UTF-8'?>\n<n:NativeDicomModel xmlns:n='x'>\n <!-- c --><?pi?>\
+        <n:DicomAttribute tag='00104000' vr='LT'><Value><![CDATA[<a>]]>&amp;&#x41;<!-- c -->\r\nb</Value></n:DicomAttribute>\
+        <DicomAttribute tag='00420011' vr='OB'><InlineBinary>\n AQ\n ID </InlineBinary></DicomAttribute>\n</n:NativeDicomModel>\n";
+    let read = read(xml.as_bytes(), &Limits::default()).unwrap().data_set;
+    let expected = data_set(vec![
+        element(0x0010, 0x4000, VR::LT, b"<a>&A\nb"),
+        element(0x0042, 0x0011, VR::OB, b"\x01\x02\x03"),
+    ]);
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn entities_document_types_and_what_is_no_model_are_refused() {
+    let id = |inside: &str| {
+        document(&format!("<DicomAttribute tag=\"00100020\" vr=\"LO\">{inside}</DicomAttribute>"))
+    };
+    let laughs = format!("<!DOCTYPE x [<!ENTITY a \"ha\">]>{}", document(""));
+    let cases = [
+        (String::new(), Wrong::Xml),
+        ("<NativeDicomModel>".into(), Wrong::Xml),
+        ("<NativeDicomModel></Other>".into(), Wrong::Xml),
+        ("<Other/>".into(), Wrong::Model),
+        (document("") + "<x/>", Wrong::Xml),
+        (laughs, Wrong::Xml),
+        (id("<Value>&a;</Value>"), Wrong::Xml),
+        (id("<Value>&#0;</Value>"), Wrong::Xml),
+        (id("<Value>&#1;</Value>"), Wrong::Xml),
+        (id("<Value>\u{1}</Value>"), Wrong::Xml),
+        (id("<Value>a\\b</Value>"), Wrong::Value),
+        (id("<Value number=\"2\">a</Value>"), Wrong::Model),
+        (id("<Value><b/></Value>"), Wrong::Model),
+        (id("text"), Wrong::Model),
+        (id("<Other/>"), Wrong::Model),
+        (id("<InlineBinary>AA==</InlineBinary>"), Wrong::Value),
+        (id("<BulkData uuid=\"x\"/>"), Wrong::Model),
+        (id("<BulkData uri=\"file:///etc/passwd\"/>"), Wrong::Value),
+        (document("<DicomAttribute vr=\"LO\"/>"), Wrong::Tag),
+        (document("<DicomAttribute tag=\"PatientID\" vr=\"LO\"/>"), Wrong::Tag),
+        (document("<DicomAttribute tag=\"00091001\"/>"), Wrong::Vr),
+        (document("<DicomAttribute tag=\"00100020\" tag=\"00100020\"/>"), Wrong::Xml),
+        (
+            document("<DicomAttribute tag=\"00100020\"/><DicomAttribute tag=\"00100020\"/>"),
+            Wrong::Twice,
+        ),
+        (
+            document(
+                "<DicomAttribute tag=\"00100010\" vr=\"PN\"><PersonName><Alphabetic><Other/></Alphabetic></PersonName></DicomAttribute>",
+            ),
+            Wrong::Model,
+        ),
+        (
+            document(
+                "<DicomAttribute tag=\"00420011\" vr=\"OB\"><InlineBinary/><BulkData uri=\"x\"/></DicomAttribute>",
+            ),
+            Wrong::Twice,
+        ),
+    ];
+    for (xml, wrong) in cases {
+        assert_eq!(refused(&xml), wrong, "{xml}");
+    }
+    let many: String =
+        (0..100_000).map(|number| format!(" a{number}=\"\"")).collect::<Vec<_>>().concat();
+    assert_eq!(refused(&document(&format!("<DicomAttribute{many}/>"))), Wrong::Model);
+    for depth in [65, 100_000] {
+        let deep = "<DicomAttribute tag=\"00081140\" vr=\"SQ\"><Item>".repeat(depth);
+        assert_eq!(refused(&format!("<NativeDicomModel>{deep}")), Wrong::TooDeep(64));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_document_with_a_byte_changed_is_read_or_refused(at in 0_usize..5000, byte: u8) {
+        let instance = sample_studies::structured_report(3).instances.remove(0);
+        let syntax = instance.transfer_syntax_uid.parse().unwrap();
+        let mut xml = model::encoded::<Xml>(&syntax, &instance.data_set, Vec::new(), 256, uri).unwrap();
+        let at = at % xml.len();
+        xml[at] = byte;
+        if let Ok(object) = read(&xml, &Limits::default()) {
+            let written = xml_of(&object.data_set);
+            let again = read(written.as_bytes(), &Limits::default()).unwrap();
+            prop_assert_eq!(xml_of(&again.data_set), written);
+        }
+    }
+
+    #[test]
+    fn every_text_comes_back_but_for_characters_that_xml_lacks(text in any::<String>()) {
+        let mut set = data_set(vec![element(0x0010, 0x4000, VR::LT, text.as_bytes())]);
+        set.elements.insert(0, element(0x0008, 0x0005, VR::CS, b"ISO_IR 192"));
+        let object = read(xml_of(&set).as_bytes(), &Limits::default()).unwrap();
+        let lacking = |c: char| matches!(c, '\0'..'\t' | '\u{B}' | '\u{C}' | '\u{E}'..'\u{20}' | '\u{FFFE}' | '\u{FFFF}');
+        let text = text.trim_end_matches([' ', '\0']);
+        let expected: String = text.chars().map(|c| if lacking(c) { '\u{FFFD}' } else { c }).collect();
+        prop_assert_eq!(object.data_set.get(Tag(0x0010, 0x4000)).map(|element| &element.value), Some(&Value::Bytes(expected.into_bytes())));
+    }
+}
