@@ -19,5 +19,6 @@ pub mod multipart;
 pub mod place;
 pub mod qido;
 pub mod read;
+pub mod stow;
 mod value;
 pub mod xml;
