@@ -18,6 +18,8 @@ use thiserror::Error;
 /// Bytes of the longest Accept header or parameter, and the most media ranges in it.
 const MAX_ACCEPT: usize = 8 << 10;
 const MAX_RANGES: usize = 64;
+/// The most parameters of one.
+const MAX_PARAMETERS: usize = 16;
 
 /// A text that is no media type or list of them; answered with 400.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -53,7 +55,7 @@ impl MediaType {
             let (name, value) = part.split_once('=').ok_or(BadMediaType::Grammar)?;
             let name = name.trim_end().to_ascii_lowercase();
             let twice = parameters.iter().any(|(other, _)| *other == name);
-            if !is_token(&name) || twice {
+            if !is_token(&name) || twice || parameters.len() == MAX_PARAMETERS {
                 return Err(BadMediaType::Grammar);
             }
             parameters.push((name, unquoted(value.trim_start())?.into_owned()));
@@ -99,11 +101,16 @@ fn split(text: &str, separator: u8) -> Result<Vec<&str>, BadMediaType> {
     if quoted { Err(BadMediaType::Grammar) } else { Ok(parts) }
 }
 
-/// A token, or what stands in quotes. Without quotes `transfer-syntax=*`, and slashes in `type`, are let through.
+/// What stands in quotes, or without them; there not a token alone, as `type=application/dicom` and boundaries with colons
+/// are common.
 fn unquoted(value: &str) -> Result<Cow<'_, str>, BadMediaType> {
     let Some(quoted) = value.strip_prefix('"') else {
-        let good = value.split('/').all(is_token);
-        return if good { Ok(Cow::Borrowed(value)) } else { Err(BadMediaType::Grammar) };
+        let good = |byte: u8| byte.is_ascii_graphic() && !b"\"\\;,".contains(&byte);
+        return if !value.is_empty() && value.bytes().all(good) {
+            Ok(Cow::Borrowed(value))
+        } else {
+            Err(BadMediaType::Grammar)
+        };
     };
     let inside = quoted.strip_suffix('"').ok_or(BadMediaType::Grammar)?;
     let mut plain = String::with_capacity(inside.len());
@@ -213,8 +220,13 @@ impl Range {
                 1
             }
         };
+        let encoded = matches!(offer.media, Media::Dicom | Media::OctetStream);
         let syntax = match (&offer.syntax, &self.syntax) {
-            (None, _) => true,
+            (None, _) if !encoded => true,
+            // Each as it is stored.
+            (None, Asked::AsStored) => true,
+            (None, Asked::Default) => target.default().is_none(),
+            (None, Asked::One(_)) => false,
             (Some(syntax), Asked::One(uid)) => syntax.uid() == uid,
             (Some(syntax), Asked::AsStored) => target.stored == Some(syntax),
             (Some(syntax), Asked::Default) => {
@@ -273,7 +285,7 @@ pub struct Target<'a> {
     pub single: bool,
     /// The transfer syntax in which it is stored; `None` where that does not matter, or differs within the answer.
     pub stored: Option<&'a TransferSyntax>,
-    /// Transfer syntaxes into which what is stored can be brought, by preference.
+    /// Transfer syntaxes into which all that is stored can be brought, by preference.
     pub transcodes: &'a [TransferSyntax],
 }
 
@@ -423,6 +435,14 @@ impl Target<'_> {
             for syntax in &syntaxes {
                 let answer = |media| Answer { multipart, media, syntax: Some((*syntax).clone()) };
                 offers.extend(media(syntax).into_iter().map(answer));
+            }
+            if self.stored.is_none() {
+                let media = if self.resource == Resource::Instances {
+                    Media::Dicom
+                } else {
+                    Media::OctetStream
+                };
+                offers.push(Answer { multipart, media, syntax: None });
             }
         }
         offers
@@ -611,6 +631,24 @@ mod tests {
             as_stored.as_deref(),
             Some("multipart application/dicom; transfer-syntax=1.2.840.10008.1.2.4.80")
         );
+    }
+
+    #[test]
+    fn what_is_stored_in_several_syntaxes_is_sent_as_it_is_or_in_one_that_all_can_have() {
+        let explicit = TransferSyntax::explicit_vr_little_endian();
+        let to = |transcodes: &[TransferSyntax], accept: &str| {
+            let target =
+                Target { resource: Resource::Instances, single: false, stored: None, transcodes };
+            choose(&Accept::parse(Some(accept), None).unwrap(), &target).map(|answer| answer.syntax)
+        };
+        let dicom = "multipart/related; type=\"application/dicom\"";
+        let explicit = [explicit];
+        assert_eq!(to(&explicit, "*/*"), Ok(Some(explicit[0].clone())));
+        assert_eq!(to(&explicit, &format!("{dicom}; transfer-syntax=*")), Ok(None));
+        assert_eq!(to(&explicit, &format!("{dicom}; transfer-syntax={JLS}")), Err(NotAcceptable));
+        assert_eq!(to(&[], "*/*"), Ok(None));
+        assert_eq!(to(&[], dicom), Ok(None));
+        assert_eq!(to(&[], &format!("{dicom}; transfer-syntax={ELE}")), Err(NotAcceptable));
     }
 
     #[test]

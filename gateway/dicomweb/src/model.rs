@@ -13,6 +13,7 @@
 //!
 //! A writer trusts that the scanner passes what it is shown: it is the scanner's visitor.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use dicom_core::{Tag, VR};
@@ -121,15 +122,15 @@ pub struct Writer<F, U> {
     element: Option<(Tag, VR, Encoding)>,
     value: Vec<u8>,
     in_fragments: bool,
-    /// Pixel Representation (0028,0103) is 1.
-    signed: bool,
     failed: Option<ModelError>,
 }
 
 struct Level {
     first: usize,
     character_set: Option<Vec<u8>>,
-    creators: Vec<(Tag, String)>,
+    /// Pixel Representation (0028,0103) is 1.
+    signed: Option<bool>,
+    creators: BTreeMap<Tag, String>,
 }
 
 impl<F, U> fmt::Debug for Writer<F, U> {
@@ -153,7 +154,6 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
             element: None,
             value: Vec::new(),
             in_fragments: false,
-            signed: false,
             failed: None,
         };
         writer.set();
@@ -204,8 +204,12 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
 
     fn set(&mut self) {
         F::set(&mut self.out, self.path.is_empty());
-        let creators = Vec::new();
-        self.sets.push(Level { first: self.written.len(), character_set: None, creators });
+        self.sets.push(Level {
+            first: self.written.len(),
+            character_set: None,
+            signed: None,
+            creators: BTreeMap::new(),
+        });
     }
 
     fn set_end(&mut self) {
@@ -248,8 +252,7 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
         self.written.push((tag, self.out.len()));
         let creator = self.sets.last().filter(|_| F::CREATORS).and_then(|set| {
             let block = Tag(tag.group(), tag.element() >> 8);
-            let found = set.creators.iter().find(|(creator, _)| *creator == block);
-            found.map(|(_, name)| name.as_str())
+            set.creators.get(&block).map(String::as_str)
         });
         F::attribute(&mut self.out, tag, vr, creator);
     }
@@ -341,14 +344,18 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
                     set.character_set = Some(bytes.to_vec());
                 }
             }
-            tags::PIXEL_REPRESENTATION => self.signed = bytes.first() == Some(&1),
+            tags::PIXEL_REPRESENTATION => {
+                if let Some(set) = self.sets.last_mut() {
+                    set.signed = Some(bytes.first() == Some(&1));
+                }
+            }
             _ if F::CREATORS
                 && value::is_private_creator(tag)
                 && value::kind(vr) == Kind::Texts =>
             {
                 let name = value::decode(self.character_set(), bytes).trim().to_owned();
                 if let Some(set) = self.sets.last_mut() {
-                    set.creators.push((tag, name));
+                    set.creators.insert(tag, name);
                 }
             }
             _ => {}
@@ -358,6 +365,11 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
     /// The one of the item, else of what is around it (PS3.3 C.12.1.1.2).
     fn character_set(&self) -> &[u8] {
         self.sets.iter().rev().find_map(|set| set.character_set.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether pixels of the item, else of what is around it, are signed.
+    fn signed(&self) -> bool {
+        self.sets.iter().rev().find_map(|set| set.signed).unwrap_or_default()
     }
 
     fn write(&mut self, vr: VR, bytes: &[u8]) {
@@ -437,10 +449,10 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
 
     fn vr_of(&self, header: &ElementHeader<'_>) -> VR {
         match header.vr {
-            None => value::known_vr(header.tag, self.signed),
+            None => value::known_vr(header.tag, self.signed()),
             // In big endian nobody knows the order of unknown bytes.
             Some(VR::UN) if header.encoding != Encoding::ExplicitBig => {
-                match value::known_vr(header.tag, self.signed) {
+                match value::known_vr(header.tag, self.signed()) {
                     VR::SQ => VR::UN,
                     vr => vr,
                 }

@@ -10,6 +10,8 @@ use thiserror::Error;
 pub const MAX_BOUNDARY: usize = 70;
 /// Bytes of the longest header of a part, all its fields together. Real ones have some 200.
 pub const MAX_HEADER: usize = 8 << 10;
+/// The most fields in it.
+const MAX_FIELDS: usize = 32;
 /// Bytes before the first delimiter, which mean nothing (RFC 2046 5.1.1).
 pub const MAX_PREAMBLE: u64 = 64 << 10;
 /// Bytes of the longest Content-Type of a message that is looked into.
@@ -37,7 +39,7 @@ pub enum MultipartError {
         /// Which one, counted from 1.
         part: u64,
     },
-    /// Not fields of RFC 822, or the same field twice.
+    /// Not fields of RFC 822, the same field twice, or more than 32.
     #[error("header of part {part} is damaged")]
     BadHeader {
         /// Which one, counted from 1.
@@ -89,8 +91,7 @@ impl Boundary {
         let mut bits = seed;
         loop {
             let boundary = Self::random(bits);
-            let text = boundary.0.as_bytes();
-            let occurs = |body: &&[u8]| body.windows(text.len()).any(|window| window == text);
+            let occurs = |body: &&[u8]| memchr::memmem::find(body, boundary.0.as_bytes()).is_some();
             if !bodies.iter().any(occurs) {
                 return boundary;
             }
@@ -203,7 +204,8 @@ impl Header {
             let is_token =
                 |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&byte);
             let twice = fields.iter().any(|(field, _)| *field == name);
-            if name.is_empty() || !name.bytes().all(is_token) || twice {
+            if fields.len() == MAX_FIELDS || name.is_empty() || !name.bytes().all(is_token) || twice
+            {
                 return None;
             }
             fields.push((name, value.trim().to_owned()));
@@ -509,6 +511,9 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused() {
         use MultipartError::{BadDelimiter, BadHeader, Cut, HeaderTooLong, NoPart, TooManyParts};
+        let many: String =
+            (0..33).map(|number| format!("X{number}: 1\r\n")).collect::<Vec<_>>().concat();
+        let many = format!("--b\r\n{many}\r\n");
         let long = [b"--b\r\nX: ".as_slice(), &[b'x'; MAX_HEADER]].concat();
         let cases: &[(&[u8], MultipartError)] = &[
             (b"", Cut { part: 0 }),
@@ -523,6 +528,7 @@ mod tests {
             (b"--b\r\n folded\r\n\r\n", BadHeader { part: 1 }),
             (b"--b\r\nA\0: 1\r\n\r\n", BadHeader { part: 1 }),
             (&long, HeaderTooLong { part: 1 }),
+            (many.as_bytes(), BadHeader { part: 1 }),
             (&vec![b'x'; 70_000], NoPart),
         ];
         for (text, error) in cases {
@@ -540,6 +546,10 @@ mod tests {
             Ok("a b".into())
         );
         assert_eq!(of("Multipart/Related;BOUNDARY=x"), Ok("x".into()));
+        assert_eq!(
+            of("multipart/related; boundary=----=_Part:1?/(2)"),
+            Ok("----=_Part:1?/(2)".into())
+        );
         assert_eq!(of("multipart/related; type=x"), Err(MultipartError::NoBoundary));
         assert_eq!(of("multipart/form-data; boundary=x"), Err(MultipartError::NotRelated));
         for bad in ["", "a ", "a\u{e9}", "a\\\"b", &"x".repeat(71)] {

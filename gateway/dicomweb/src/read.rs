@@ -203,12 +203,9 @@ impl Builder {
         Ok(Object { data_set, file_meta, bulk: std::mem::take(&mut self.bulk) })
     }
 
-    /// An item begins.
+    /// An item begins, or what may turn out to be a name.
     pub(crate) fn enter(&mut self, step: Step) -> Result<(), Wrong> {
         self.count()?;
-        if self.path.len() == self.limits.depth {
-            return Err(Wrong::TooDeep(self.limits.depth));
-        }
         self.path.push(step);
         Ok(())
     }
@@ -223,6 +220,9 @@ impl Builder {
         self.count()?;
         let tag = place::tag(digits).ok_or(Wrong::Tag)?;
         self.tag = Some(tag);
+        if self.path.len() > self.limits.depth {
+            return Err(Wrong::TooDeep(self.limits.depth));
+        }
         let in_item = !self.path.is_empty();
         if matches!(tag.group(), 0x0000 | 0xFFFE) || tag.group() == 0x0002 && in_item {
             return Err(Wrong::Tag);

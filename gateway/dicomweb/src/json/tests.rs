@@ -1,5 +1,6 @@
 use gantry_deidentify::data_set::{self, DataSet, Element, Value};
 use gantry_store::dicom::TransferSyntax;
+use gantry_store::dicom::scanner::{Budget, Scanner};
 use proptest::prelude::*;
 
 use super::*;
@@ -279,6 +280,23 @@ fn all_sample_objects_come_back_from_json() {
 }
 
 #[test]
+fn an_icon_has_its_own_signs_and_a_name_may_stand_in_the_deepest_item() {
+    // Implicit VR: the icon's pixels are signed, those of the image around it are not.
+    let implicit = b"\x28\0\x03\x01\x02\0\0\0\0\0\x88\0\0\x02\x1c\0\0\0\xfe\xff\0\xe0\x14\0\0\0\x28\0\x03\x01\x02\0\0\0\x01\0\x28\0\x06\x01\x02\0\0\0\xff\xff\x40\0\x16\x92\x02\0\0\0\xff\xff";
+    let json = encoded("1.2.840.10008.1.2", implicit).unwrap();
+    assert!(json.contains(r#""00280106":{"vr":"SS","Value":[-1]}"#), "{json}");
+    assert!(json.contains(r#""00409216":{"vr":"US","Value":[65535]}"#), "{json}");
+
+    let mut set = DataSet { elements: vec![element(0x0010, 0x0010, VR::PN, b"A^B")] };
+    for _ in 0..64 {
+        set = DataSet { elements: vec![Element::sequence(Tag(0x0008, 0x1140), vec![set])] };
+    }
+    let json = json_of(&set);
+    assert_eq!(encoded(EXPLICIT, &bytes_of(&set)).unwrap(), json);
+    assert_eq!(json_of(&read_one(json.as_bytes(), &Limits::default()).unwrap().data_set), json);
+}
+
+#[test]
 fn more_is_read_than_is_written() {
     let read = |json: &str| read_one(json.as_bytes(), &Limits::default()).unwrap();
     let same =
@@ -446,6 +464,22 @@ fn pydicom_writes_the_same_json() {
 }
 
 proptest! {
+    #[test]
+    fn chunks_have_no_influence(cuts in prop::collection::vec(1_usize..60, 1..20)) {
+        let instance = sample_studies::structured_report(3).instances.remove(0);
+        let uri = |bulk: &BulkValue<'_>| Some(format!("bulk/{bulk}"));
+        let writer = model::Writer::<Json, _>::new(Vec::new(), 256, uri);
+        let mut scanner = Scanner::with_visitor(&EXPLICIT.parse().unwrap(), Budget::default(), writer);
+        let (mut rest, mut cuts) = (instance.data_set.as_slice(), cuts.into_iter().cycle());
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+            scanner.feed(chunk).unwrap();
+            rest = after;
+        }
+        let json = scanner.finish_visit().unwrap().1.finish().unwrap();
+        prop_assert_eq!(String::from_utf8(json).unwrap(), encoded(EXPLICIT, &instance.data_set).unwrap());
+    }
+
     #[test]
     fn arbitrary_text_never_stops_the_reader(text in "[\\[\\]{}\":,0-9a-fvrVUSLOQNPValue null\\\\.-]{0,200}") {
         let _ = read_many(text.as_bytes(), &Limits::default());
