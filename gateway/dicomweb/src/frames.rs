@@ -667,7 +667,7 @@ mod tests {
 
         #[test]
         fn bits_are_those_at_their_places(bytes in prop::collection::vec(any::<u8>(), 1..20), skip in 0_u8..8, count in 1_u64..100) {
-            prop_assume!(u64::from(skip) + count <= bytes.len() as u64 * 8);
+            let count = count.min(bytes.len() as u64 * 8 - u64::from(skip));
             let bit = |bytes: &[u8], at: u64| bytes[(at / 8) as usize] >> (at % 8) & 1;
             let frame = Bits { skip, count }.cut(&bytes);
             prop_assert_eq!(frame.len() as u64, count.div_ceil(8));

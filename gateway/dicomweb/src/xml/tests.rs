@@ -86,6 +86,32 @@ fn all_sample_objects_come_back_from_xml() {
 }
 
 #[test]
+fn expat_reads_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "import sys, xml.etree.ElementTree as t\nn='{http://dicom.nema.org/PS3.19/models/NativeDICOM}'\n\
+        for f in sys.argv[1:]:\n r=t.parse(f).getroot()\n assert r.tag==n+'NativeDicomModel'\n \
+        print(len(r), r.find(n+\"DicomAttribute[@keyword='SOPInstanceUID']/\"+n+'Value').text)";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", script]);
+    let mut expected = Vec::new();
+    for instance in sample_studies::all_valid(9).into_iter().flat_map(|study| study.instances) {
+        let syntax = instance.transfer_syntax_uid.parse().unwrap();
+        let xml = model::encoded::<Xml>(&syntax, &instance.data_set, Vec::new(), 256, uri).unwrap();
+        let attributes = read(&xml, &Limits::default()).unwrap().data_set.elements.len();
+        let file = folder.path().join(format!("{}.xml", expected.len()));
+        std::fs::write(&file, xml).unwrap();
+        command.arg(file);
+        expected.push(format!("{attributes} {}", instance.sop_instance_uid));
+    }
+
+    let output = command.output().unwrap();
+
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn odd_but_well_formed_documents_are_read() {
     let xml = "\u{FEFF}<?xml version='1.0' encoding='UTF-8'?>\n<n:NativeDicomModel xmlns:n='x'>\n <!-- c --><?pi?>\
         <n:DicomAttribute tag='00104000' vr='LT'><Value><![CDATA[<a>]]>&amp;&#x41;<!-- c -->\r\nb</Value></n:DicomAttribute>\
