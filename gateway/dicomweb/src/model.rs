@@ -81,7 +81,8 @@ pub trait Format {
     fn set(out: &mut Vec<u8>, top: bool);
     /// Behind its last attribute.
     fn set_end(out: &mut Vec<u8>, top: bool);
-    /// An attribute begins. Of a private one, who reserved its block, where that is known (PS3.5 7.8.1).
+    /// An attribute begins. Of a private one, who reserved its block (PS3.5 7.8.1), where that is known and nobody of that
+    /// name reserved another block of the group before.
     fn attribute(out: &mut Vec<u8>, tag: Tag, vr: VR, creator: Option<&str>);
     /// It ends.
     fn attribute_end(out: &mut Vec<u8>);
@@ -355,7 +356,10 @@ impl<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>> Writer<F, U> {
             {
                 let name = value::decode(self.character_set(), bytes).trim().to_owned();
                 if let Some(set) = self.sets.last_mut() {
-                    set.creators.insert(tag, name);
+                    let first = Tag(tag.group(), 0);
+                    if !set.creators.range(first..tag).any(|(_, other)| *other == name) {
+                        set.creators.insert(tag, name);
+                    }
                 }
             }
             _ => {}

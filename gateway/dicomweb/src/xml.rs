@@ -1,7 +1,9 @@
 //! The Native DICOM Model (PS3.19 A.1): written from a data set, and read into a tree.
 //!
-//! Tags stand in full, and private attributes name their creator beside (PS3.19 Table A.1.5-2), so that nothing is lost
-//! where no creator is known. What XML 1.0 has no character for, not even escaped, becomes U+FFFD.
+//! A private attribute stands under its creator, with the number of its block left out: gggg00ee (PS3.19 Table A.1.5-2).
+//! Private creators are written too, as other toolkits do, so that blocks come back where they were. Where no creator is
+//! known, and in a second block of the same creator, the tag stands in full. What XML 1.0 has no character for, not even
+//! escaped, becomes U+FFFD.
 
 mod read;
 
@@ -44,14 +46,10 @@ impl Format for Xml {
     }
 
     fn attribute(out: &mut Vec<u8>, tag: Tag, vr: VR, creator: Option<&str>) {
-        put(
-            out,
-            &format!(
-                "<DicomAttribute tag=\"{:04X}{:04X}\" vr=\"{vr}\"",
-                tag.group(),
-                tag.element()
-            ),
-        );
+        // Who reserved the block tells which one it is.
+        let element = if creator.is_some() { tag.element() & 0xFF } else { tag.element() };
+        let group = tag.group();
+        put(out, &format!("<DicomAttribute tag=\"{group:04X}{element:04X}\" vr=\"{vr}\""));
         let standard = StandardDataDictionary.by_tag(tag).filter(|_| tag.group().is_multiple_of(2));
         if let Some(entry) = standard {
             put(out, " keyword=\"");

@@ -446,6 +446,8 @@ fn pydicom_writes_the_same_json() {
         let theirs: serde_json::Value = serde_json::from_str(line).unwrap();
         let ours = encoded(&instance.transfer_syntax_uid, &instance.data_set).unwrap();
         let ours: serde_json::Value = serde_json::from_str(&ours).unwrap();
+        let read = read_one(line.as_bytes(), &Limits::default()).unwrap().data_set;
+        assert_eq!(read.elements.len(), ours.as_object().unwrap().len(), "theirs is read, too");
         let (theirs, ours) = (theirs.as_object().unwrap(), ours.as_object().unwrap());
         assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
         for (tag, attribute) in theirs {

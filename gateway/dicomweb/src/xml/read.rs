@@ -3,9 +3,10 @@
 //! instructions.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dicom_core::Tag;
-use gantry_deidentify::data_set::DataSet;
+use dicom_core::{Tag, VR};
+use gantry_deidentify::data_set::{DataSet, Element};
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
@@ -13,6 +14,7 @@ use quick_xml::events::{BytesStart, Event};
 use super::{COMPONENTS, GROUPS, is_char};
 use crate::place::Step;
 use crate::read::{Builder, Limits, Members, Object, Raw, ReadError, Wrong, once};
+use crate::value;
 
 /// The most attributes of an element: the model has four, and a document may declare name spaces.
 const MAX_ATTRIBUTES: usize = 16;
@@ -138,18 +140,35 @@ impl<'a> Reader<'a> {
 
     /// Attributes of the data set, to the end of what is around them.
     fn attributes(&mut self, set: &mut DataSet) -> Result<(), Wrong> {
+        let mut blocks = Blocks::default();
         while let Some(start) = self.element()? {
             if start.local_name().as_ref() != b"DicomAttribute" {
                 return Err(Wrong::Model);
             }
             let digits = named(&start, b"tag")?.ok_or(Wrong::Tag)?;
-            let tag = self.builder.attribute(&digits)?;
+            let mut tag = self.builder.attribute(&digits)?;
+            let creator = named(&start, b"privateCreator")?;
+            if let Some(creator) = creator.filter(|_| is_blockless(tag)) {
+                let (block, is_new) = blocks.of(tag.group(), &creator).ok_or(Wrong::Tag)?;
+                if is_new {
+                    let reserves = Tag(tag.group(), block);
+                    let values = Some(vec![Raw::Text(Cow::Owned(creator))]);
+                    let members = Members { vr: Some(VR::LO), values, ..Members::default() };
+                    self.builder.attribute_end(reserves, members, set)?;
+                }
+                tag = Tag(tag.group(), block << 8 | tag.element());
+                self.builder.tag = Some(tag);
+            }
             let mut members = Members::default();
             if let Some(vr) = named(&start, b"vr")? {
                 members.vr = Some(vr.parse().map_err(|_| Wrong::Vr)?);
             }
             self.members(tag, &mut members)?;
             self.builder.attribute_end(tag, members, set)?;
+            let creator = set.elements.last().filter(|_| value::is_private_creator(tag));
+            if let Some(name) = creator.and_then(Element::bytes) {
+                blocks.reserved(tag, &String::from_utf8_lossy(name));
+            }
         }
         Ok(())
     }
@@ -220,6 +239,40 @@ impl<'a> Reader<'a> {
         }
         let joined = components.map(Option::unwrap_or_default).join("^");
         Ok(joined.trim_end_matches('^').to_owned())
+    }
+}
+
+/// Whether the number of the block is missing: gggg00ee.
+fn is_blockless(tag: Tag) -> bool {
+    tag.group() % 2 == 1 && tag.element() <= 0xFF
+}
+
+/// Blocks of private attributes in one data set or item (PS3.5 7.8.1).
+#[derive(Default)]
+struct Blocks {
+    by_creator: BTreeMap<(u16, String), u16>,
+    /// Creators that are there, by their tags.
+    taken: BTreeSet<Tag>,
+}
+
+impl Blocks {
+    /// A private creator that the document has.
+    fn reserved(&mut self, tag: Tag, creator: &str) {
+        self.taken.insert(tag);
+        let creator = (tag.group(), creator.trim().to_owned());
+        self.by_creator.entry(creator).or_insert(tag.element());
+    }
+
+    /// The block of a creator, and whether it is reserved only now; `None` where all are taken.
+    fn of(&mut self, group: u16, creator: &str) -> Option<(u16, bool)> {
+        let key = (group, creator.trim().to_owned());
+        if let Some(block) = self.by_creator.get(&key) {
+            return Some((*block, false));
+        }
+        let block = (0x10..=0xFF).find(|block| !self.taken.contains(&Tag(group, *block)))?;
+        self.taken.insert(Tag(group, block));
+        self.by_creator.insert(key, block);
+        Some((block, true))
     }
 }
 

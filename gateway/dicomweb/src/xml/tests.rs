@@ -56,8 +56,8 @@ fn the_model_is_written_as_the_standard_shows_it() {
         r#"<DicomAttribute tag="00080008" vr="CS" keyword="ImageType"><Value number="1">ORIGINAL</Value><Value number="2"/><Value number="3">AXIAL</Value></DicomAttribute>"#,
         r#"<DicomAttribute tag="00081140" vr="SQ" keyword="ReferencedImageSequence"><Item number="1"><DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID"><Value number="1">1.2</Value></DicomAttribute></Item></DicomAttribute>"#,
         r#"<DicomAttribute tag="00090010" vr="LO"><Value number="1">ACME &amp; &lt;1&gt;</Value></DicomAttribute>"#,
-        r#"<DicomAttribute tag="00091001" vr="OB" privateCreator="ACME &amp; &lt;1&gt;"><InlineBinary>AQI=</InlineBinary></DicomAttribute>"#,
-        r#"<DicomAttribute tag="00091002" vr="UN" privateCreator="ACME &amp; &lt;1&gt;"><BulkData uri="bulk?a=&quot;&lt;1&gt;&quot;&amp;b=00091002"/></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00090001" vr="OB" privateCreator="ACME &amp; &lt;1&gt;"><InlineBinary>AQI=</InlineBinary></DicomAttribute>"#,
+        r#"<DicomAttribute tag="00090002" vr="UN" privateCreator="ACME &amp; &lt;1&gt;"><BulkData uri="bulk?a=&quot;&lt;1&gt;&quot;&amp;b=00091002"/></DicomAttribute>"#,
         r#"<DicomAttribute tag="00100010" vr="PN" keyword="PatientName"><PersonName number="1"><Alphabetic><FamilyName>Wang</FamilyName><GivenName>Xiao</GivenName><NamePrefix>Dr</NamePrefix></Alphabetic><Ideographic><FamilyName>é</FamilyName></Ideographic></PersonName></DicomAttribute>"#,
         r#"<DicomAttribute tag="00104000" vr="LT" keyword="PatientComments"><Value number="1">a&#13;&#10;&#9;&quot;b&quot; &lt;c&gt; &amp; "#,
         "\u{FFFD}",
@@ -83,6 +83,61 @@ fn all_sample_objects_come_back_from_xml() {
         let again = model::tree::<Json>(&object.data_set, Vec::new(), 256, uri).unwrap();
         assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(expected).unwrap());
     }
+}
+
+#[test]
+fn private_attributes_find_their_blocks() {
+    let text = |element_number, text: &[u8]| element(0x0009, element_number, VR::LO, text);
+    // Two creators, one of them with two blocks, and a block of nobody.
+    let set = data_set(vec![
+        text(0x0010, b"ACME"),
+        text(0x0011, b"OTHER"),
+        text(0x0013, b"ACME"),
+        text(0x1010, b"a"),
+        text(0x1110, b"b"),
+        text(0x1310, b"c"),
+        text(0x2010, b"d"),
+    ]);
+    let xml = xml_of(&set);
+    for tag in [
+        "00090010\" vr=\"LO\" privateCreator=\"ACME",
+        "00090010\" vr=\"LO\" privateCreator=\"OTHER",
+        "00091310\" vr=\"LO\">",
+        "00092010\" vr=\"LO\">",
+    ] {
+        assert!(xml.contains(tag), "{tag} {xml}");
+    }
+    assert_eq!(read(xml.as_bytes(), &Limits::default()).unwrap().data_set, set);
+
+    // As dcm4che writes them, without the creators, and in items by themselves.
+    let private = |creator: &str, tag: &str, text: &str| {
+        format!(
+            "<DicomAttribute tag=\"{tag}\" vr=\"LO\" privateCreator=\"{creator}\"><Value>{text}</Value></DicomAttribute>"
+        )
+    };
+    let inside = private("B", "00090001", "x")
+        + &private("A", "00090001", "y")
+        + &private("B", "00090010", "z");
+    let item = format!(
+        "<DicomAttribute tag=\"00081140\" vr=\"SQ\"><Item>{inside}</Item></DicomAttribute>"
+    );
+    let expected = vec![
+        text(0x0010, b"B"),
+        text(0x0011, b"A"),
+        text(0x1001, b"x"),
+        text(0x1010, b"z"),
+        text(0x1101, b"y"),
+    ];
+    let mut whole = vec![Element::sequence(Tag(0x0008, 0x1140), vec![data_set(expected.clone())])];
+    whole.extend(expected);
+    assert_eq!(
+        read(document(&(item + &inside)).as_bytes(), &Limits::default()).unwrap().data_set,
+        data_set(whole)
+    );
+
+    let too_many: Vec<_> =
+        (0..241).map(|number| private(&format!("C{number}"), "00090001", "x")).collect();
+    assert_eq!(refused(&document(&too_many.concat())), Wrong::Tag);
 }
 
 #[test]
