@@ -24,13 +24,15 @@ pub struct Limits {
     pub bytes: usize,
     /// Sequences inside sequences; as many as the scanner allows.
     pub depth: usize,
-    /// Attributes, items and objects together.
+    /// Attributes, items and objects together; a URI counts as often as there are sequences around it, as its place is kept.
     pub elements: u64,
+    /// Values that are no items, of all attributes together: until an attribute ends each takes 32 bytes, and "1," two.
+    pub values: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 20, depth: 64, elements: 2_000_000 }
+        Self { bytes: 64 << 20, depth: 64, elements: 2_000_000, values: 4_000_000 }
     }
 }
 
@@ -78,6 +80,9 @@ pub enum Wrong {
     /// More than [`Limits::elements`].
     #[error("more than {0} attributes and items")]
     TooMany(u64),
+    /// More than [`Limits::values`].
+    #[error("more than {0} values")]
+    TooManyValues(u64),
     /// The name of an attribute is not eight hexadecimal digits, or it may not stand here.
     #[error("not the tag of an attribute that may stand here")]
     Tag,
@@ -142,8 +147,9 @@ pub fn fill(set: &mut DataSet, place: &Place, bytes: Vec<u8>) -> bool {
 
 /// A tree that grows.
 pub(crate) struct Builder {
-    pub(crate) limits: Limits,
+    limits: Limits,
     elements: u64,
+    values: u64,
     pub(crate) path: Vec<Step>,
     /// The attribute that is being read, for messages.
     pub(crate) tag: Option<Tag>,
@@ -163,6 +169,7 @@ impl Builder {
         Ok(Self {
             limits: *limits,
             elements: 0,
+            values: 0,
             path: Vec::new(),
             tag: None,
             bulk: Vec::new(),
@@ -181,6 +188,15 @@ impl Builder {
         self.elements += 1;
         if self.elements > self.limits.elements {
             return Err(Wrong::TooMany(self.limits.elements));
+        }
+        Ok(())
+    }
+
+    /// A value follows.
+    pub(crate) fn count_value(&mut self) -> Result<(), Wrong> {
+        self.values += 1;
+        if self.values > self.limits.values {
+            return Err(Wrong::TooManyValues(self.limits.values));
         }
         Ok(())
     }
@@ -270,6 +286,8 @@ impl Builder {
             if !value::may_be_bulk(vr) {
                 return Err(Wrong::Value);
             }
+            self.elements += self.path.len() as u64;
+            self.count()?;
             let place = Place { path: self.path.clone(), tag };
             self.bulk.push(Bulk { place, vr, uri: uri.into_owned() });
             return Ok(Value::Bytes(Vec::new()));
@@ -291,7 +309,9 @@ impl Builder {
         }
         let bytes = bytes(vr, values)?;
         self.wide |= !bytes.is_ascii() && has_characters(vr);
-        if tag == tags::SPECIFIC_CHARACTER_SET && !bytes.is_empty() {
+        // An item's that is empty would say ASCII, whatever the item holds.
+        let is_item = !self.path.is_empty();
+        if tag == tags::SPECIFIC_CHARACTER_SET && (is_item || !bytes.is_empty()) {
             return Ok(Value::Bytes(b"ISO_IR 192".to_vec()));
         }
         Ok(Value::Bytes(bytes))
@@ -303,11 +323,14 @@ pub(crate) enum Raw<'a> {
     Null,
     Text(Cow<'a, str>),
     Number(&'a str),
-    Name([Cow<'a, str>; 3]),
+    Name(Box<[Cow<'a, str>; 3]>),
     Item(DataSet),
     /// `{}`: an empty item or an empty name.
     Empty,
 }
+
+// What `Limits::values` reckons with.
+const _: () = assert!(size_of::<Raw<'_>>() <= 32);
 
 /// What an attribute's object holds.
 #[derive(Default)]

@@ -117,6 +117,7 @@ impl<'a> Reader<'a> {
         self.lexer.expect(b'[')?;
         let mut values = Vec::new();
         while self.lexer.next(values.is_empty(), b']')? {
+            self.builder.count_value()?;
             let item = u32::try_from(values.len() + 1).unwrap_or(u32::MAX);
             values.push(match self.lexer.peek()? {
                 b'n' => self.lexer.literal("null").map(|()| Raw::Null)?,
@@ -154,7 +155,7 @@ impl<'a> Reader<'a> {
         match name {
             _ if first => Ok(Raw::Empty),
             Some(groups) if set.elements.is_empty() => {
-                Ok(Raw::Name(groups.map(Option::unwrap_or_default)))
+                Ok(Raw::Name(Box::new(groups.map(Option::unwrap_or_default))))
             }
             Some(_) => Err(Wrong::Value),
             None => self.builder.in_order(set).map(Raw::Item),

@@ -146,6 +146,9 @@ fn an_item_has_the_character_set_around_it_unless_it_has_its_own() {
         ],
     };
     let json = encoded(EXPLICIT, &bytes_of(&set)).unwrap();
+    let own_but_empty = r#"{"00081140":{"vr":"SQ","Value":[{"00080005":{"vr":"CS"},"00100020":{"vr":"LO","Value":["é"]}}]}}"#;
+    let read = read_one(own_but_empty.as_bytes(), &Limits::default()).unwrap().data_set;
+    assert!(encoded(EXPLICIT, &bytes_of(&read)).unwrap().contains("\"é\""));
     for text in ["\"Лю\"", "\"é\"", "\"ä\""] {
         assert!(json.contains(text), "{json}");
     }
@@ -398,6 +401,15 @@ fn depth_number_and_length_are_bounded() {
     );
     let many = Limits { elements: 3, ..limits };
     assert_eq!(read_many(b"[{},{},{},{}]", &many).unwrap_err().wrong, Wrong::TooMany(3));
+    let values = Limits { values: 2, ..limits };
+    let numbers = r#"{"00280009":{"vr":"US","Value":[1,2]},"00280010":{"vr":"US","Value":[3]}}"#;
+    assert_eq!(read_one(numbers.as_bytes(), &values).unwrap_err().wrong, Wrong::TooManyValues(2));
+    // The place of a URI is kept with all that is around it.
+    let deep = r#"{"00081140":{"vr":"SQ","Value":[{"00420011":{"vr":"OB","BulkDataURI":"x"}}]}}"#;
+    for (elements, fits) in [(6, true), (5, false)] {
+        let limits = Limits { elements, ..limits };
+        assert_eq!(read_one(deep.as_bytes(), &limits).is_ok(), fits);
+    }
     let short = Limits { bytes: 5, ..limits };
     assert_eq!(read_many(b"[{},{}]", &short).unwrap_err().wrong, Wrong::TooLong(5));
 }

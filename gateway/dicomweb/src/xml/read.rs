@@ -177,6 +177,7 @@ impl<'a> Reader<'a> {
         while let Some(start) = self.element()? {
             let mut number = 0;
             if matches!(start.local_name().as_ref(), b"Value" | b"PersonName" | b"Item") {
+                self.builder.count_value()?;
                 let values = members.values.get_or_insert_default();
                 number = u32::try_from(values.len() + 1).map_err(|_| Wrong::Model)?;
                 // Numbers ascend from 1 without gaps, so that order and number never contradict each other.
@@ -225,7 +226,7 @@ impl<'a> Reader<'a> {
             let group = self.group()?;
             once(groups.get_mut(at).ok_or(Wrong::Model)?, Cow::Owned(group))?;
         }
-        Ok(Raw::Name(groups.map(Option::unwrap_or_default)))
+        Ok(Raw::Name(Box::new(groups.map(Option::unwrap_or_default))))
     }
 
     /// One group of a name, with carets between its components.
