@@ -4,10 +4,14 @@
 //! of what follows. What cannot be read becomes U+FFFD instead of a guess. Values are decoded whole and joined, because a
 //! byte 5CH is a backslash only where it is not half of a character.
 
+mod written;
+
 use encoding_rs::{
     EUC_JP, EUC_KR, Encoding, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_5,
     ISO_8859_6, ISO_8859_7, ISO_8859_8, ISO_8859_15, WINDOWS_874, WINDOWS_1254,
 };
+
+pub use written::Written;
 
 /// Decodes a textual value by the raw value of Specific Character Set (0008,0005). Padding at the end is left out.
 ///
