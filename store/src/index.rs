@@ -12,6 +12,8 @@ mod completeness;
 mod counting;
 mod db;
 mod delivery;
+mod find;
+mod findable;
 mod instance;
 mod lock;
 mod mark;
@@ -27,6 +29,7 @@ mod retention;
 mod samples;
 mod schema;
 mod series;
+mod share;
 mod study;
 mod timeline;
 mod transfer;
@@ -54,6 +57,7 @@ use tokio::time::timeout;
 use crate::delivered::Proof;
 use crate::dicom::{SopInstanceUid, StudyInstanceUid, Uid};
 use crate::facts::{Digest, ObjectId, Priority, Way};
+use crate::query::Query;
 
 use db::{Db, Durability, Row};
 use mark::Mark;
@@ -63,6 +67,7 @@ pub use commitment::{CommitmentRequest, Held, Owed, Reference, Verdict};
 pub use completeness::{Completeness, CompletenessState, CountedSeries, IncompleteTotals};
 pub use counting::{CountDue, CountTaken, Counted, HeldImages, NextFetch, Outcome};
 pub use delivery::{Delivery, Event, Failure, FailureKind, IllegalStep, Receipt};
+pub use find::{Cursor, Found, Matches, Object, Page, Search, Wanted};
 pub use instance::{InstanceRow, Totals};
 pub use outbox::{Claim, Lost, Settled, Whereabouts};
 pub use postgres::{Patience, PostgresHost, PostgresSettings, PostgresTls, Probe};
@@ -72,6 +77,7 @@ pub use recall::{Accepted, Note, NoteWanted, Recalled, Rejection};
 pub use record::{Arrival, Recorded, RecordedAs, Routed};
 pub use retention::{Needed, Removal, Remover, StudyAtRest, StudyEvent, TransferAtRest};
 pub use series::SeriesDetail;
+pub use share::{NewShare, Scope, Share};
 pub use study::{StudyDetail, StudyFilter, StudySummary};
 pub use timeline::{EventKind, TransferEvent};
 pub use transfer::{
@@ -95,6 +101,8 @@ enum Database {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
+        /// For searches alone: few at once, and each ends in time, so that who asks much keeps nobody else from reading.
+        searchers: SqlitePool,
     },
     Postgres(Arc<Server>),
 }
@@ -176,6 +184,12 @@ pub enum IndexError {
     /// There is no such transfer.
     #[error("there is no transfer {0}")]
     UnknownTransfer(TransferId),
+    /// A search took longer than it may: it would have to go through too much. Nothing of it is known.
+    #[error("the search was ended after {} s", after.as_secs_f64())]
+    SearchTooLong {
+        /// How long it had.
+        after: Duration,
+    },
     /// The database refused, or a row does not read.
     #[error("cannot {operation}")]
     Query {
@@ -199,6 +213,7 @@ impl IndexError {
             | Self::Newer { .. }
             | Self::Migrate { .. }
             | Self::WentBack
+            | Self::SearchTooLong { .. }
             | Self::UnknownTransfer(_) => false,
         }
     }
@@ -270,6 +285,8 @@ macro_rules! transaction {
 #[derive(Clone, Copy)]
 enum Access {
     Read,
+    /// To read, each statement at most so long.
+    Search(Duration),
     Write(Durability),
 }
 
@@ -327,11 +344,15 @@ impl Index {
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .test_before_acquire(false)
-            .connect_with(options.read_only(true))
+            .connect_with(options.clone().read_only(true))
             .await
             .map_err(failed)?;
+        let searchers = SqlitePoolOptions::new()
+            .max_connections(2)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.read_only(true));
         Ok(Self {
-            database: Database::Sqlite { writer, readers },
+            database: Database::Sqlite { writer, readers, searchers },
             unsure: Arc::default(),
             mark: None,
         })
@@ -391,7 +412,8 @@ impl Index {
     /// Waits for what is under way and closes files and connections.
     pub async fn close(&self) {
         match &self.database {
-            Database::Sqlite { writer, readers } => {
+            Database::Sqlite { writer, readers, searchers } => {
+                searchers.close().await;
                 readers.close().await;
                 writer.close().await;
             }
@@ -412,10 +434,14 @@ impl Index {
             (Database::Sqlite { writer, .. }, Access::Write(durability)) => {
                 Db::write_sqlite(writer, durability).await
             }
+            (Database::Sqlite { searchers, .. }, Access::Search(within)) => {
+                Db::search_sqlite(searchers, within).await
+            }
             (Database::Postgres(server), access) => {
                 server.prepare().await.map_err(Trouble::NotReady)?;
                 match access {
                     Access::Read => Db::read_postgres(&server.readers).await,
+                    Access::Search(within) => Db::search_postgres(&server.readers, within).await,
                     Access::Write(durability) => {
                         Db::write_postgres(&server.writers, durability).await
                     }
@@ -494,6 +520,93 @@ impl Index {
                 Err(query(source))
             }
         }
+    }
+
+    /// Brings rows of before searches knew names without accents up to date, in batches, unless that was done. Every search
+    /// does, so this is for the start of a node, where nobody waits. Says how many rows that were.
+    pub async fn make_findable(&self) -> Result<u64, IndexError> {
+        let pending =
+            reading!(self, "see what is to be folded", |db| findable::is_pending(&mut db))?;
+        if !pending {
+            return Ok(0);
+        }
+        let mut folded = 0;
+        loop {
+            let some = writing!(self, "fold names", Durability::Unsynced, |db| {
+                findable::fold_some(&mut db)
+            })?;
+            folded += some;
+            if some == 0 {
+                return Ok(folded);
+            }
+        }
+    }
+
+    /// One page of what matches a query within a scope at this moment.
+    pub async fn find(
+        &self,
+        query: &Query,
+        scope: &Scope,
+        page: &Page,
+        now: Timestamp,
+    ) -> Result<Matches, IndexError> {
+        if page.after.is_none() {
+            self.make_findable().await?;
+        }
+        let found = transaction!(self, "search the index", Access::Search(page.within), |db| {
+            find::find(&mut db, query, scope, page, now)
+        });
+        found.map_err(|error| match error {
+            IndexError::Query { source, .. } if db::was_interrupted(&source) => {
+                IndexError::SearchTooLong { after: page.within }
+            }
+            other => other,
+        })
+    }
+
+    /// Objects that are wanted and within a scope at this moment, in pages: those after a place, 0 at first, at most `limit`.
+    /// What is out of scope and what does not exist are both not among them.
+    pub async fn objects(
+        &self,
+        wanted: &Wanted,
+        scope: &Scope,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Object>, IndexError> {
+        reading!(self, "look up objects to be sent", |db| find::objects(
+            &mut db,
+            wanted,
+            scope,
+            (after, limit),
+            now
+        ))
+    }
+
+    /// Lets a partner see a study. `None` if there is no such study; else the share's number.
+    pub async fn share(
+        &self,
+        new: &NewShare<'_>,
+        now: Timestamp,
+    ) -> Result<Option<i64>, IndexError> {
+        writing!(self, "share a study", |db| share::add(&mut db, new, now))
+    }
+
+    /// Ends what lets a partner see a study, as far as people shared it. Says how many shares that were.
+    pub async fn revoke(
+        &self,
+        study: &StudyInstanceUid,
+        partner: &str,
+        actor: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<u64, IndexError> {
+        writing!(self, "end a share", |db| share::revoke(&mut db, study, partner, actor, why, now))
+    }
+
+    /// Every share of a study, oldest first, those that have ended too.
+    pub async fn shares(&self, study: &StudyInstanceUid) -> Result<Vec<Share>, IndexError> {
+        reading!(self, "list the shares of a study", |db| share::of_study(&mut db, study))
     }
 
     /// Records what was received, and orders it for the partners it was routed to. One transaction for the whole batch;

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
@@ -16,6 +17,16 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Decode, Encode, Postgres, Row as _, SqlSafeStr, Sqlite,
     Transaction, Type,
 };
+
+/// How many steps SQLite takes between two looks at the clock: less than a millisecond.
+const STEPS: i32 = 10_000;
+
+/// Whether a statement ended because its time was over.
+pub(super) fn was_interrupted(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // SQLite's SQLITE_INTERRUPT; PostgreSQL's query_canceled.
+    code.is_some_and(|code| code == "9" || code == "57014")
+}
 
 /// The longest list that one statement gets; SQLite takes 32,766 placeholders.
 pub(super) const MOST: usize = 1000;
@@ -121,6 +132,28 @@ impl Db {
     pub(super) async fn read_postgres(pool: &PgPool) -> sqlx::Result<Self> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         Session::begin(pool, begin).await.map(Self::Postgres)
+    }
+
+    /// Begins to search SQLite. Its statements together end when the time is over.
+    pub(super) async fn search_sqlite(
+        searchers: &SqlitePool,
+        within: Duration,
+    ) -> sqlx::Result<Self> {
+        let mut connection = searchers.acquire().await?;
+        let begun = Instant::now();
+        // It stays with the connection, until the next search brings its own.
+        let go_on = move || begun.elapsed() < within;
+        connection.lock_handle().await?.set_progress_handler(STEPS, go_on);
+        Transaction::begin(connection, None).await.map(Self::Sqlite)
+    }
+
+    /// Begins to search PostgreSQL. Each of its statements ends when the time is over.
+    pub(super) async fn search_postgres(pool: &PgPool, within: Duration) -> sqlx::Result<Self> {
+        let mut db = Self::read_postgres(pool).await?;
+        let within = within.as_millis().clamp(1, i32::MAX as u128).to_string();
+        let limit = db.query("SELECT set_config('statement_timeout', $1, true)").bind(within);
+        limit.fetch_all(&mut db).await?;
+        Ok(db)
     }
 
     /// Ends it: all of it is there now. After an error nobody knows whether it is.
@@ -433,6 +466,14 @@ impl Query {
             }
         }
         self.push(")")
+    }
+
+    /// What SQLite would do, line by line.
+    #[cfg(test)]
+    pub(super) async fn plan(mut self, db: &mut Db) -> Vec<String> {
+        self.text = Cow::Owned(format!("EXPLAIN QUERY PLAN {}", self.text));
+        let rows = self.fetch_all(db).await.unwrap();
+        rows.iter().map(|row| row.try_get("detail").unwrap()).collect()
     }
 
     fn add(&mut self, value: impl Value) {

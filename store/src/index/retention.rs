@@ -284,7 +284,7 @@ pub(super) async fn hold(
     Ok(true)
 }
 
-async fn note(
+pub(super) async fn note(
     db: &mut Db,
     study: i64,
     at: Timestamp,
@@ -308,7 +308,7 @@ async fn note(
 pub struct StudyEvent {
     /// When.
     pub at: Timestamp,
-    /// `held`, `released`, `removed` or `returned`.
+    /// `held`, `released`, `removed`, `returned`, `shared` or `unshared`.
     pub kind: String,
     /// The person who did it; `None` where a rule did.
     pub actor: Option<String>,

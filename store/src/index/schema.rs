@@ -23,6 +23,7 @@ const SQLITE: &[Step] = &[
     (9, "recall", include_str!("../../migrations/sqlite/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/sqlite/0010_parcel.sql")),
     (11, "protection", include_str!("../../migrations/sqlite/0011_protection.sql")),
+    (12, "find", include_str!("../../migrations/sqlite/0012_find.sql")),
 ];
 const POSTGRES: &[Step] = &[
     (1, "index", include_str!("../../migrations/postgres/0001_index.sql")),
@@ -35,6 +36,7 @@ const POSTGRES: &[Step] = &[
     (9, "recall", include_str!("../../migrations/postgres/0009_recall.sql")),
     (10, "parcel", include_str!("../../migrations/postgres/0010_parcel.sql")),
     (11, "protection", include_str!("../../migrations/postgres/0011_protection.sql")),
+    (12, "find", include_str!("../../migrations/postgres/0012_find.sql")),
 ];
 
 const TABLE: &str = "_sqlx_migrations";

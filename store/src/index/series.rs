@@ -61,13 +61,21 @@ pub(super) async fn find_or_add(
             if trusted && row.try_get::<Option<&str>>("modality")?.is_none() {
                 db.query(
                     "UPDATE series SET modality = $2, number = COALESCE(number, $3), \
-                     description = COALESCE(description, $4), body_part = COALESCE(body_part, $5) WHERE id = $1",
+                     description = COALESCE(description, $4), body_part = COALESCE(body_part, $5), \
+                     series_date = COALESCE(series_date, $6), series_time = COALESCE(series_time, $7), \
+                     protocol = COALESCE(protocol, $8), laterality = COALESCE(laterality, $9), \
+                     station = COALESCE(station, $10) WHERE id = $1",
                 )
                 .bind(id)
                 .bind(text(tags::MODALITY))
                 .bind(number)
                 .bind(text(tags::SERIES_DESCRIPTION))
                 .bind(text(tags::BODY_PART_EXAMINED))
+                .bind(text(tags::SERIES_DATE))
+                .bind(text(tags::SERIES_TIME))
+                .bind(text(tags::PROTOCOL_NAME))
+                .bind(text(tags::LATERALITY))
+                .bind(text(tags::STATION_NAME))
                 .execute(&mut *db)
                 .await?;
             }
@@ -75,8 +83,8 @@ pub(super) async fn find_or_add(
         }
         None => {
             db.query(
-                "INSERT INTO series (study, uid, modality, number, description, body_part) \
-                 VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+                "INSERT INTO series (study, uid, modality, number, description, body_part, series_date, series_time, \
+                 protocol, laterality, station) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
             )
             .bind(study)
             .bind(facts.series.as_str())
@@ -84,6 +92,11 @@ pub(super) async fn find_or_add(
             .bind(number)
             .bind(text(tags::SERIES_DESCRIPTION))
             .bind(text(tags::BODY_PART_EXAMINED))
+            .bind(text(tags::SERIES_DATE))
+            .bind(text(tags::SERIES_TIME))
+            .bind(text(tags::PROTOCOL_NAME))
+            .bind(text(tags::LATERALITY))
+            .bind(text(tags::STATION_NAME))
             .scalar(&mut *db)
             .await?
         }

@@ -11,6 +11,7 @@ use crate::dicom::{Attributes, Phi, StudyInstanceUid};
 
 use super::completeness::{self, Completeness, CountedSeries};
 use super::db::{self, Db, Row};
+use super::findable::Folded;
 use super::retention::{self, StudyEvent};
 use super::series::{self, SeriesDetail};
 use super::transfer::{self, Decision, TransferSummary};
@@ -149,7 +150,7 @@ impl Studies {
             (row.try_get("id")?, said, flag(&row, "patient_conflict")?)
         } else {
             let id = db
-                .query("INSERT INTO study (uid) VALUES ($1) RETURNING id")
+                .query("INSERT INTO study (uid, findable) VALUES ($1, 1) RETURNING id")
                 .bind(uid.as_str())
                 .scalar(db)
                 .await?;
@@ -226,10 +227,12 @@ impl Studies {
                 ),
                 None => None,
             };
-            db.query(
+            let folded = Folded::of(name.as_deref(), referring.as_deref(), date.as_deref());
+            let query = db.query(
                 "UPDATE study SET patient = $2, patient_name = $3, birth_date = $4, sex = $5, study_date = $6, \
-                 study_time = $7, accession_number = $8, study_id = $9, description = $10, referring = $11 \
-                 WHERE id = $1",
+                 study_time = $7, accession_number = $8, study_id = $9, description = $10, referring = $11, \
+                 name_folded = $12, name_ideographic = $13, name_phonetic = $14, referring_folded = $15, \
+                 study_day = $16, findable = 1 WHERE id = $1",
             )
             .bind(entry.id)
             .bind(patient)
@@ -241,9 +244,8 @@ impl Studies {
             .bind(accession)
             .bind(study_id)
             .bind(description)
-            .bind(referring)
-            .execute(&mut *db)
-            .await?;
+            .bind(referring);
+            folded.bind(query).execute(&mut *db).await?;
         }
         Ok(())
     }
