@@ -458,6 +458,17 @@ pub struct Source {
     pub fetch: bool,
     /// Certificates it may show. `None`: any of the authorities', or none on a plaintext listener.
     pub certificate: Option<Vec<Fingerprint>>,
+    /// What it may do beside storing: query and retrieve what it sent.
+    pub may: BTreeSet<Permission>,
+    /// Names of sources and partners to whom it may have something sent by C-MOVE, beside itself.
+    pub move_to: Vec<String>,
+}
+
+impl Source {
+    /// Whether it may do that.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.may.contains(&permission)
+    }
 }
 
 /// `[[partner]]`: another organisation's node.
@@ -486,6 +497,8 @@ pub struct Partner {
     pub compress: Compress,
     /// What may happen between it and this node.
     pub may: BTreeSet<Permission>,
+    /// Names of sources and partners to whom it may have something sent by C-MOVE, beside itself.
+    pub move_to: Vec<String>,
     /// How it is asked whether it holds what it accepted.
     pub proof: ProofMeans,
     /// How it hears that it should not have had something.
@@ -560,7 +573,7 @@ impl Compress {
     }
 }
 
-/// One word of a partner's `may`, said of the partner.
+/// One word of `may`, said of the partner, or of the source.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Permission {
     /// It may be sent what a route or a person addresses to it. The default, and the only one.

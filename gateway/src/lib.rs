@@ -4,6 +4,7 @@
 //! first two; every later stage takes over what is durable, a spool file or a row, so each may stop at any point. Beside
 //! the path, `web` reads the index. Only `run` knows all parts.
 
+pub mod access;
 pub mod alarm;
 pub mod association;
 pub mod completeness;

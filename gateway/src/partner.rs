@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod connect;
 pub mod flow;
 pub mod held;
+pub mod library;
 pub mod link;
 pub mod proof;
 pub mod reporter;

@@ -34,6 +34,7 @@ use crate::intake::drain::Wake;
 use crate::intake::{Drain, Handoff, Intake, sweep};
 use crate::outbox::{self, Bell, clock, team, worker};
 use crate::partner::capabilities::Capabilities;
+use crate::partner::library::Library;
 use crate::partner::link::Encoder;
 use crate::partner::proof::Prover;
 use crate::partner::reporter::Reporter;
@@ -254,15 +255,19 @@ impl Node {
         recording.spawn(recorder);
 
         let sending = TaskTracker::new();
+        let library = Arc::new(Library {
+            config: config.clone(),
+            spool: spool.clone(),
+            objects: objects.clone(),
+            converting: std::sync::Mutex::default(),
+        });
         let shared = Arc::new(worker::Shared {
             config: config.clone(),
             index: index.clone(),
-            spool: spool.clone(),
-            objects: objects.clone(),
+            library: library.clone(),
             outcomes,
             metrics: metrics.clone(),
             owner,
-            converting: std::sync::Mutex::default(),
             encoder: Encoder::default(),
             capabilities: Arc::new(Capabilities::of(&config.node.data_dir)),
             stop: receiving.clone(),
@@ -298,6 +303,7 @@ impl Node {
             config,
             intake,
             commitments,
+            library,
             metrics,
             stop: receiving.clone(),
         });

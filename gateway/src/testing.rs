@@ -26,6 +26,7 @@ pub(crate) fn partner(name: &str) -> Partner {
         pace: Pace::default(),
         compress: Compress::default(),
         may: [Permission::Receive].into(),
+        move_to: Vec::new(),
         proof: crate::config::ProofMeans::Auto,
         recall: crate::config::RecallMeans::Phone,
         phone: None,

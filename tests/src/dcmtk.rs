@@ -59,6 +59,21 @@ impl Dcmtk {
         Scu::new("storescu", files.iter().map(OsString::from).collect())
     }
 
+    /// A query client; keys as `-k` takes them, answers as files in a folder.
+    pub fn findscu(keys: &[&str], answers: &Path) -> Scu {
+        Scu::new("findscu", Vec::new()).keys(keys).options(&["-X", "-od"]).folder(answers)
+    }
+
+    /// A client of C-MOVE, to whoever it names.
+    pub fn movescu(keys: &[&str], destination: &str) -> Scu {
+        Scu::new("movescu", Vec::new()).keys(keys).options(&["-aem", destination])
+    }
+
+    /// A client of C-GET, which writes what it gets into a folder, as it came.
+    pub fn getscu(keys: &[&str], folder: &Path) -> Scu {
+        Scu::new("getscu", Vec::new()).keys(keys).options(&["-B", "-od"]).folder(folder)
+    }
+
     /// A C-ECHO.
     pub fn echoscu() -> Scu {
         Scu::new("echoscu", Vec::new())
@@ -109,6 +124,16 @@ impl Scu {
             None => self.options.push("+tla".into()),
         }
         self.options.extend(["+cf".into(), certificates.authority().into()]);
+        self
+    }
+
+    fn keys(mut self, keys: &[&str]) -> Self {
+        self.options.extend(keys.iter().flat_map(|key| ["-k".into(), OsString::from(key)]));
+        self
+    }
+
+    fn folder(mut self, folder: &Path) -> Self {
+        self.options.push(folder.into());
         self
     }
 

@@ -190,6 +190,24 @@ impl Orthanc {
         self.ask(Ask::get(&format!("/storage-commitment/{transaction}"))).await.json()
     }
 
+    /// Has it query the node that it knows for studies, and retrieve what it finds, by C-MOVE to itself. How many it found.
+    pub async fn queries_and_retrieves(&self, study_instance_uid: &str) -> usize {
+        let query =
+            json!({ "Level": "Study", "Query": { "StudyInstanceUID": study_instance_uid } });
+        let ask = Ask::post("/modalities/gantry/query")
+            .body("application/json", query.to_string().as_bytes());
+        let answer = self.ask(ask).await;
+        assert_eq!(answer.status, 200, "the node answers: {:?}", answer.body);
+        let path = answer.json()["Path"].as_str().expect("a query").to_owned();
+        let found = self.ask(Ask::get(&format!("{path}/answers"))).await.json();
+        let body = json!({ "TargetAet": Self::AE_TITLE, "Synchronous": true, "Timeout": 60 });
+        let ask = Ask::post(&format!("{path}/retrieve"))
+            .body("application/json", body.to_string().as_bytes());
+        let answer = self.ask(ask).await;
+        assert_eq!(answer.status, 200, "the node sends: {:?}", answer.body);
+        found.as_array().map_or(0, Vec::len)
+    }
+
     /// Its folder, which lives as long as it does.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -10,7 +10,7 @@ use dicom_ul::pdu::{
     PresentationContextResultReason,
 };
 use gantry_gateway::association::data_set::DataSet;
-use gantry_gateway::association::dimse::{CFindRq, CMoveRq, Request, SubOperations};
+use gantry_gateway::association::dimse::{Progress, Request, SubOperations};
 use gantry_gateway::association::query::{FIND, MOVE};
 use gantry_gateway::association::requestor::{Proposal, RequestError, Requestor};
 use gantry_gateway::association::services::storage_commitment;
@@ -321,8 +321,7 @@ async fn serve_other(
             let status = if refused { Status::PROCESSING_FAILURE } else { Status::SUCCESS };
             wire.send_command(context, &request.response(status)).await.ok()?;
         }
-        Request::Other { command: 0x0020, message_id, .. } => {
-            let request = CFindRq { message_id, sop_class: storage_commitment::known(FIND) };
+        Request::Find(request) => {
             let status = match shared.offers.find.as_ref()?(&data_set) {
                 Ok(found) => {
                     for one in found {
@@ -336,12 +335,10 @@ async fn serve_other(
             };
             wire.send_command(context, &request.response(status)).await.ok()?;
         }
-        Request::Other { command: 0x0021, message_id, .. } => {
-            let destination = "GANTRY".parse().expect("an AE title");
-            let sop_class = storage_commitment::known(MOVE);
-            let request = CMoveRq { message_id, sop_class, destination };
-            let (status, images) = shared.offers.moves.as_ref()?(&data_set);
-            wire.send_command(context, &request.response(status, images)).await.ok()?;
+        Request::Move(request) => {
+            let (status, so_far) = shared.offers.moves.as_ref()?(&data_set);
+            let progress = Progress { status, so_far, has_list: false, comment: "" };
+            wire.send_command(context, &request.response(progress)).await.ok()?;
         }
         _ => return None,
     }

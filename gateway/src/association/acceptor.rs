@@ -6,20 +6,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use dicom_ul::pdu::{AssociationAC, AssociationRQ, Pdu, RequestorRoles};
+use gantry_store::dicom::SopClassUid;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{self, Rejection, Sender};
-use super::dimse::{self, MAX_COMMAND, NActionRq, NEventReportRq, Request};
-use super::negotiation::{self, Contexts};
+use super::dimse::{
+    self, CFindRq, CGetRq, CMoveRq, MAX_COMMAND, NActionRq, NEventReportRq, Request,
+};
+use super::negotiation::{self, Contexts, Model, Operation};
 use super::services::storage_commitment::{Commitments, Reports};
-use super::services::{storage, storage_commitment, verification};
+use super::services::{find, retrieve, storage, storage_commitment, verification};
 use super::status::Status;
 use super::wire::{Event, Stream, Wire, WireError};
 use crate::config::{Config, Fingerprint};
 use crate::intake::{Intake, Receiver};
+use crate::partner::library::Library;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,6 +37,8 @@ pub struct Shared {
     pub intake: Arc<Intake>,
     /// Who commits to what.
     pub commitments: Arc<Commitments>,
+    /// What may leave of what is kept.
+    pub library: Arc<Library>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Said when the node stops.
@@ -66,6 +73,8 @@ pub struct Session {
     pub sender: Sender,
     /// Its part in storage commitment.
     pub roles: RequestorRoles,
+    /// Storage SOP classes of which it takes instances on this association (C-GET).
+    pub provides: Vec<SopClassUid>,
     /// What it is owed a report of.
     pub(super) reports: Reports,
     receiver: Option<Receiver>,
@@ -90,7 +99,7 @@ pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
     let mut wire = Wire::new(stream, limits.max_pdu, limits.handshake_timeout);
     let (number, peer) = (arrival.number, arrival.peer);
     match negotiate(&mut wire, &arrival, &node).await {
-        Ok(Ok((sender, contexts, roles))) => {
+        Ok(Ok(Negotiated { sender, contexts, roles, provides })) => {
             tracing::debug!(association = number, %peer, sender = sender.name, calling = %sender.calling, called = %sender.called, "association accepted");
             let mut session = Session {
                 node,
@@ -98,6 +107,7 @@ pub async fn serve<S: Stream>(stream: S, arrival: Arrival, node: Arc<Shared>) {
                 listener: arrival.listener,
                 sender,
                 roles,
+                provides,
                 reports: Reports::default(),
                 receiver: None,
                 instances: 0,
@@ -154,11 +164,19 @@ async fn give_up<S: Stream>(wire: Wire<S>, error: &WireError) {
     }
 }
 
+/// What an association was accepted with.
+struct Negotiated {
+    sender: Sender,
+    contexts: Contexts,
+    roles: RequestorRoles,
+    provides: Vec<SopClassUid>,
+}
+
 async fn negotiate<S: Stream>(
     wire: &mut Wire<S>,
     arrival: &Arrival,
     node: &Shared,
-) -> Result<Result<(Sender, Contexts, RequestorRoles), Rejection>, WireError> {
+) -> Result<Result<Negotiated, Rejection>, WireError> {
     let request = match wire.next().await? {
         Event::Pdu(Pdu::AssociationRQ(request)) => request,
         Event::Pdu(_) => return Err(WireError::Unexpected("a PDU before the association request")),
@@ -168,7 +186,8 @@ async fn negotiate<S: Stream>(
         Ok(sender) => sender,
         Err(rejection) => return Ok(Err(rejection)),
     };
-    let (presentation_contexts, contexts) = negotiation::answer(&request.presentation_contexts);
+    let (presentation_contexts, contexts) =
+        negotiation::answer(&request.presentation_contexts, sender.services);
     wire.peer_accepts(negotiation::announced_max_pdu(&request.user_variables));
     let (roles, proposed) =
         negotiation::roles_in(&request.user_variables, storage_commitment::SOP_CLASS);
@@ -176,6 +195,14 @@ async fn negotiate<S: Stream>(
     if proposed {
         user_variables.push(negotiation::roles_item(storage_commitment::SOP_CLASS, roles));
     }
+    // Who may not retrieve is sent nothing, whatever it would take.
+    let answered = if sender.services.retrieve {
+        negotiation::storage_roles(&request.user_variables)
+    } else {
+        Vec::new()
+    };
+    let (provides, items): (Vec<_>, Vec<_>) = answered.into_iter().unzip();
+    user_variables.extend(items);
     wire.send(&Pdu::AssociationAC(AssociationAC {
         protocol_version: 1,
         calling_ae_title: request.calling_ae_title,
@@ -185,7 +212,7 @@ async fn negotiate<S: Stream>(
         user_variables,
     }))
     .await?;
-    Ok(Ok((sender, contexts, roles)))
+    Ok(Ok(Negotiated { sender, contexts, roles, provides }))
 }
 
 fn judge(request: &AssociationRQ, arrival: &Arrival, node: &Shared) -> Result<Sender, Rejection> {
@@ -235,6 +262,13 @@ async fn converse<S: Stream>(
         let verification = service == dicom_dictionary_std::uids::VERIFICATION;
         let commitment = service == storage_commitment::SOP_CLASS;
         let operation = if matches!(request, Request::Action(_)) { 0x0130 } else { 0x0100 };
+        let model = Model::of(service);
+        let operation_is = |operation| model.is_some_and(|model| model.operation == operation);
+        let asked_by = match request {
+            Request::Find(_) => 0x0020,
+            Request::Move(_) => 0x0021,
+            _ => 0x0010,
+        };
         match request {
             Request::Echo(request) if verification => {
                 verification::serve(wire, context, &request).await?;
@@ -246,7 +280,7 @@ async fn converse<S: Stream>(
                 storage_commitment::told(session, wire, context, negotiated, &request).await?;
             }
             Request::Answered(response) => storage_commitment::answered(session, &response).await,
-            Request::Store(request) if !verification && !commitment => {
+            Request::Store(request) if !verification && !commitment && model.is_none() => {
                 storage::serve(session, wire, context, negotiated, request).await?;
             }
             Request::Store(request) => {
@@ -262,8 +296,31 @@ async fn converse<S: Stream>(
                 )
                 .await?;
             }
-            Request::Cancel => {}
+            // Of what has been answered to its end already.
+            Request::Cancel(_) => {}
+            Request::Find(request) if operation_is(Operation::Find) => {
+                find::serve(session, wire, context, negotiated, &request).await?;
+            }
+            Request::Get(request) if operation_is(Operation::Get) => {
+                retrieve::get(session, wire, context, contexts, &request).await?;
+            }
+            Request::Move(request) if operation_is(Operation::Move) => {
+                retrieve::move_to(session, wire, context, negotiated, &request).await?;
+            }
+            Request::BadQuery { command, message_id, status } => {
+                storage::discard(wire, context).await?;
+                let answer = dimse::refusal(command, message_id, status, status.words());
+                wire.send_command(context, &answer).await?;
+            }
             // On a context of another service.
+            Request::Find(CFindRq { message_id, .. })
+            | Request::Get(CGetRq { message_id, .. })
+            | Request::Move(CMoveRq { message_id, .. }) => {
+                storage::discard(wire, context).await?;
+                let status = Status::UNRECOGNISED_OPERATION;
+                let answer = dimse::refusal(asked_by, message_id, status, status.words());
+                wire.send_command(context, &answer).await?;
+            }
             Request::Action(NActionRq { message_id, .. })
             | Request::EventReport(NEventReportRq { message_id, .. }) => {
                 storage::discard(wire, context).await?;
@@ -294,9 +351,30 @@ async fn converse<S: Stream>(
     }
 }
 
+/// Whether the peer wants no more of what it asked for by this message. Nothing else may come while that is answered.
+pub(super) async fn is_cancelled<S: Stream>(
+    wire: &mut Wire<S>,
+    message_id: u16,
+    within: Duration,
+) -> Result<bool, WireError> {
+    if !wire.arrived(within).await? {
+        return Ok(false);
+    }
+    let Some((_, command)) = next_command(wire).await? else {
+        return Err(WireError::Unexpected("a release while a request is answered"));
+    };
+    match Request::parse(&command) {
+        Ok(Request::Cancel(cancel)) => Ok(cancel.message_id == message_id),
+        Ok(_) => Err(WireError::Unexpected("a request while another one is answered")),
+        Err(_) => Err(WireError::Malformed("command set")),
+    }
+}
+
 /// The next command, put together from its fragments; `None` when the peer asks for release. Safe to drop between PDUs
 /// only, so `converse` drops it only to end the association.
-async fn next_command<S: Stream>(wire: &mut Wire<S>) -> Result<Option<(u8, BytesMut)>, WireError> {
+pub(super) async fn next_command<S: Stream>(
+    wire: &mut Wire<S>,
+) -> Result<Option<(u8, BytesMut)>, WireError> {
     let mut command = BytesMut::new();
     let mut of = None;
     loop {

@@ -11,6 +11,7 @@ use dicom_ul::pdu::{
 use gantry_store::dicom::AeTitle;
 use thiserror::Error;
 
+use super::negotiation::Services;
 use crate::config::{Config, Fact, Fingerprint, Permission};
 
 /// A peer that was let in.
@@ -22,6 +23,8 @@ pub struct Sender {
     pub partner: bool,
     /// Whether it may store here.
     pub may_store: bool,
+    /// What it may ask for.
+    pub services: Services,
     /// What it called itself.
     pub calling: AeTitle,
     /// What it called.
@@ -132,6 +135,10 @@ pub fn admit(
                     name: source.name.clone(),
                     partner: false,
                     may_store: true,
+                    services: Services {
+                        query: source.may(Permission::Query),
+                        retrieve: source.may(Permission::Retrieve),
+                    },
                     calling,
                     called,
                 });
@@ -151,6 +158,10 @@ pub fn admit(
                     name: partner.name.clone(),
                     partner: true,
                     may_store,
+                    services: Services {
+                        query: partner.may(Permission::Query),
+                        retrieve: partner.may(Permission::Retrieve),
+                    },
                     calling,
                     called,
                 });
@@ -196,6 +207,8 @@ fn answers_to(config: &Config, called: &AeTitle) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::config::{Condition, Pattern, Source};
     use crate::testing::config_with;
@@ -216,6 +229,8 @@ mod tests {
                 address: None,
                 counted: false,
                 fetch: false,
+                may: BTreeSet::new(),
+                move_to: Vec::new(),
                 certificate: None,
             },
             Source {
@@ -225,6 +240,8 @@ mod tests {
                 address: None,
                 counted: false,
                 fetch: false,
+                may: BTreeSet::new(),
+                move_to: Vec::new(),
                 certificate: Some(vec![STRANGER]),
             },
         ];

@@ -9,11 +9,11 @@ use gantry_store::dicom::uid::InvalidUid;
 use gantry_store::dicom::{SopClassUid, SopInstanceUid, Uid};
 use thiserror::Error;
 
-use super::status::Status;
+use super::status::{Meaning, Status};
 
-mod c_move;
+mod retrieve;
 
-pub use c_move::{CMoveRq, SubOperations};
+pub use retrieve::{CGetRq, CMoveRq, Progress, SubOperations};
 
 /// The longest command set taken in. The longest in use, a C-MOVE response with a list of failed instances, carries that
 /// list in its data set.
@@ -38,6 +38,8 @@ const DATA_SET_FOLLOWS: u16 = 0x0001;
 
 const C_STORE_RQ: u16 = 0x0001;
 const C_STORE_RSP: u16 = 0x8001;
+const C_GET_RQ: u16 = 0x0010;
+const C_GET_RSP: u16 = 0x8010;
 const C_FIND_RQ: u16 = 0x0020;
 const C_FIND_RSP: u16 = 0x8020;
 const C_MOVE_RQ: u16 = 0x0021;
@@ -209,8 +211,23 @@ pub enum Request {
     Echo(CEchoRq),
     /// C-STORE.
     Store(CStoreRq),
-    /// C-CANCEL; nothing that is served here can be cancelled.
-    Cancel,
+    /// C-FIND.
+    Find(CFindRq),
+    /// C-MOVE.
+    Move(CMoveRq),
+    /// C-GET.
+    Get(CGetRq),
+    /// C-CANCEL of a C-FIND, C-MOVE or C-GET.
+    Cancel(CCancelRq),
+    /// A C-FIND, C-MOVE or C-GET that does not say what it is about; an identifier follows.
+    BadQuery {
+        /// Command Field.
+        command: u16,
+        /// The request's number.
+        message_id: u16,
+        /// What it is answered.
+        status: Status,
+    },
     /// N-ACTION.
     Action(NActionRq),
     /// N-EVENT-REPORT.
@@ -241,7 +258,8 @@ impl Request {
         let set = CommandSet::parse(bytes)?;
         let command = set.number(COMMAND_FIELD)?;
         if command == C_CANCEL_RQ {
-            return Ok(Self::Cancel);
+            let message_id = set.number(MESSAGE_ID_RESPONDED_TO)?;
+            return Ok(Self::Cancel(CCancelRq { message_id }));
         }
         if command == N_EVENT_REPORT_RSP {
             return Response::read(&set).map(Self::Answered);
@@ -264,6 +282,9 @@ impl Request {
                     }
                 }
             }
+            C_FIND_RQ | C_MOVE_RQ | C_GET_RQ if has_data_set => {
+                Self::query(&set, command, message_id)
+            }
             N_ACTION_RQ if has_data_set => Self::Action(NActionRq {
                 message_id,
                 sop_class: set.uid(REQUESTED_SOP_CLASS)?,
@@ -281,6 +302,24 @@ impl Request {
     }
 }
 
+impl Request {
+    fn query(set: &CommandSet, command: u16, message_id: u16) -> Self {
+        let bad = Self::BadQuery { command, message_id, status: Status::MISTYPED_ARGUMENT };
+        let Ok(sop_class) = set.uid(AFFECTED_SOP_CLASS) else { return bad };
+        match command {
+            C_FIND_RQ => Self::Find(CFindRq { message_id, sop_class }),
+            C_GET_RQ => Self::Get(CGetRq { message_id, sop_class }),
+            // Who is not a name of anybody is nobody's name.
+            _ => match retrieve::destination(set) {
+                Some(destination) => Self::Move(CMoveRq { message_id, sop_class, destination }),
+                None => {
+                    Self::BadQuery { command, message_id, status: Status::MOVE_DESTINATION_UNKNOWN }
+                }
+            },
+        }
+    }
+}
+
 impl CFindRq {
     /// As a command set.
     pub fn encode(&self) -> Vec<u8> {
@@ -295,16 +334,24 @@ impl CFindRq {
 }
 
 impl CFindRq {
-    /// An answer to it, as a command set: pending with an identifier behind it, or the last.
+    /// An answer to it, as a command set: pending (PS3.4 Table C.4-1) with an identifier behind it, or the last.
     pub fn response(&self, status: Status) -> Vec<u8> {
-        let follows = if status == Status::PENDING { DATA_SET_FOLLOWS } else { NO_DATA_SET };
+        if status.meaning() != Meaning::Pending {
+            return self.last_response(status, "");
+        }
         CommandSet::default()
             .with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0)
             .with_number(COMMAND_FIELD, C_FIND_RSP)
             .with_number(MESSAGE_ID_RESPONDED_TO, self.message_id)
-            .with_number(DATA_SET_TYPE, follows)
+            .with_number(DATA_SET_TYPE, DATA_SET_FOLLOWS)
             .with_number(STATUS, status.0)
             .encode()
+    }
+
+    /// The last answer, with a comment for people.
+    pub fn last_response(&self, status: Status, comment: &str) -> Vec<u8> {
+        let set = CommandSet::default().with_text(AFFECTED_SOP_CLASS, self.sop_class.as_str(), 0);
+        respond(set, C_FIND_RSP, self.message_id, status, comment)
     }
 }
 
@@ -435,9 +482,12 @@ fn respond(
     if comment.is_empty() {
         return set.encode();
     }
-    let comment: String =
-        comment.chars().filter(|c| matches!(c, ' '..='[' | ']'..='~')).take(64).collect();
-    set.with_text(ERROR_COMMENT, &comment, b' ').encode()
+    set.with_text(ERROR_COMMENT, &plain(comment), b' ').encode()
+}
+
+/// What of a comment may stand in a value of LO (PS3.5 6.2).
+fn plain(comment: &str) -> String {
+    comment.chars().filter(|c| matches!(c, ' '..='[' | ']'..='~')).take(64).collect()
 }
 
 /// A response that a peer gave.
@@ -449,7 +499,7 @@ pub struct Response {
     pub status: Status,
     /// Whether a data set follows: what a query found, for one.
     pub has_data_set: bool,
-    /// Of a C-MOVE, how far it has come.
+    /// Of a C-MOVE or C-GET, how far it has come.
     pub sub_operations: SubOperations,
 }
 
@@ -461,7 +511,7 @@ impl Response {
 
     fn read(set: &CommandSet) -> Result<Self, CommandError> {
         match set.number(COMMAND_FIELD)? {
-            C_STORE_RSP | C_ECHO_RSP | C_FIND_RSP | C_MOVE_RSP | N_ACTION_RSP
+            C_STORE_RSP | C_ECHO_RSP | C_FIND_RSP | C_GET_RSP | C_MOVE_RSP | N_ACTION_RSP
             | N_EVENT_REPORT_RSP => Ok(Self {
                 message_id: set.number(MESSAGE_ID_RESPONDED_TO)?,
                 status: Status(set.number(STATUS)?),
@@ -523,7 +573,14 @@ mod tests {
             Request::parse(&report.response(Status::SUCCESS)).unwrap(),
             Request::Answered(answer(3, Status::SUCCESS))
         );
-        assert_eq!(Request::parse(&CCancelRq { message_id: 3 }.encode()).unwrap(), Request::Cancel);
+        let cancel = CCancelRq { message_id: 3 };
+        assert_eq!(Request::parse(&cancel.encode()).unwrap(), Request::Cancel(cancel));
+        let sop_class: SopClassUid = "1.2.840.10008.5.1.4.1.2.2.1".parse().unwrap();
+        let find = CFindRq { message_id: 4, sop_class };
+        assert_eq!(Request::parse(&find.encode()).unwrap(), Request::Find(find.clone()));
+        assert!(Response::parse(&find.response(Status::PENDING)).unwrap().has_data_set);
+        let refused = find.last_response(Status::CANNOT_UNDERSTAND, "a month has no 32nd day");
+        assert_eq!(Response::parse(&refused).unwrap(), answer(4, Status::CANNOT_UNDERSTAND));
     }
 
     #[test]

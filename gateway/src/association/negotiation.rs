@@ -21,6 +21,55 @@ pub struct PresentationContext {
     pub transfer_syntax: TransferSyntax,
 }
 
+/// What a peer may ask for, beside verification and storage commitment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Services {
+    /// To be told what is here (C-FIND).
+    pub query: bool,
+    /// To be sent it (C-MOVE, C-GET).
+    pub retrieve: bool,
+}
+
+/// An information model of the query/retrieve service (PS3.4 C.6), and what is asked by it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Model {
+    /// Whether queries begin at patients; else at studies.
+    pub patient_root: bool,
+    /// What is asked.
+    pub operation: Operation,
+}
+
+/// What is asked by an information model.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// C-FIND.
+    Find,
+    /// C-MOVE.
+    Move,
+    /// C-GET.
+    Get,
+}
+
+impl Model {
+    /// The model that an abstract syntax names.
+    pub fn of(abstract_syntax: &str) -> Option<Self> {
+        use Operation::{Find, Get, Move};
+        let (patient_root, operation) = match abstract_syntax {
+            uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => (true, Find),
+            uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => (true, Move),
+            uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => (true, Get),
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => (false, Find),
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => (false, Move),
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => (false, Get),
+            _ => return None,
+        };
+        Some(Self { patient_root, operation })
+    }
+}
+
+/// The most roles that are answered: twice as many as there can be presentation contexts.
+const MOST_ROLES: usize = 256;
+
 /// The accepted presentation contexts of an association, by their odd number.
 pub type Contexts = BTreeMap<u8, PresentationContext>;
 
@@ -64,6 +113,21 @@ pub fn roles_in(items: &[UserVariableItem], sop_class: &str) -> (RequestorRoles,
     (proposed.unwrap_or(RequestorRoles { scu: true, scp: false }), proposed.is_some())
 }
 
+/// The storage SOP classes for which a requestor that retrieves by C-GET is the provider, as it has to be for them (PS3.4
+/// C.5.3), with what it is answered: that it is that, and that it may be their user too.
+pub fn storage_roles(items: &[UserVariableItem]) -> Vec<(SopClassUid, UserVariableItem)> {
+    let each = items.iter().filter_map(|item| match item {
+        UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp => {
+            let uid = uid.trim_end_matches(['\0', ' ']);
+            let class = uid.parse().ok().filter(|_| is_storage(uid))?;
+            Some((class, roles_item(uid, *roles)))
+        }
+        _ => None,
+    });
+    // More than any device knows; the answer has to be of a bounded length.
+    each.take(MOST_ROLES).collect()
+}
+
 /// The item that proposes or answers roles.
 pub fn roles_item(sop_class: &str, roles: RequestorRoles) -> UserVariableItem {
     UserVariableItem::ScuScpRoleSelectionSubItem(sop_class.to_owned(), roles)
@@ -74,11 +138,12 @@ pub fn roles_item(sop_class: &str, roles: RequestorRoles) -> UserVariableItem {
 /// Of the proposed encodings the first that can be kept is taken: it is the one that the sender would rather not convert.
 pub fn answer(
     proposed: &[PresentationContextProposed],
+    services: Services,
 ) -> (Vec<PresentationContextResult>, Contexts) {
     let mut contexts = Contexts::new();
     let mut results = Vec::with_capacity(proposed.len());
     for context in proposed {
-        let chosen = choose(context);
+        let chosen = choose(context, services);
         let (reason, transfer_syntax) = match chosen {
             // A number that is even or was used before is a fault of the requestor (PS3.8 9.3.2.2).
             Ok(_) if context.id % 2 == 0 || contexts.contains_key(&context.id) => {
@@ -104,11 +169,18 @@ pub fn answer(
 
 fn choose(
     context: &PresentationContextProposed,
+    services: Services,
 ) -> Result<PresentationContext, PresentationContextResultReason> {
     let abstract_syntax = context.abstract_syntax.trim_end_matches(['\0', ' ']);
     let verification = abstract_syntax == uids::VERIFICATION;
     let commitment = abstract_syntax == uids::STORAGE_COMMITMENT_PUSH_MODEL;
-    if !verification && !commitment && !is_storage(abstract_syntax) {
+    let model = Model::of(abstract_syntax);
+    if let Some(Model { operation, .. }) = model {
+        let allowed = if operation == Operation::Find { services.query } else { services.retrieve };
+        if !allowed {
+            return Err(PresentationContextResultReason::UserRejection);
+        }
+    } else if !verification && !commitment && !is_storage(abstract_syntax) {
         return Err(PresentationContextResultReason::AbstractSyntaxNotSupported);
     }
     let sop_class = abstract_syntax
@@ -119,7 +191,7 @@ fn choose(
         .iter()
         .filter_map(|uid| uid.trim_end_matches(['\0', ' ']).parse::<TransferSyntax>().ok())
         .find(|syntax| {
-            if commitment {
+            if commitment || model.is_some() {
                 [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN]
                     .contains(&syntax.uid())
             } else if verification {
@@ -198,7 +270,7 @@ mod tests {
     fn storage_commitment_is_served_in_the_role_that_was_proposed() {
         let commitment = uids::STORAGE_COMMITMENT_PUSH_MODEL;
         let syntaxes = ["1.2.840.10008.1.2.2", uids::EXPLICIT_VR_LITTLE_ENDIAN];
-        let (_, contexts) = answer(&[proposed(1, commitment, &syntaxes)]);
+        let (_, contexts) = answer(&[proposed(1, commitment, &syntaxes)], Services::default());
         assert_eq!(contexts[&1].transfer_syntax.uid(), uids::EXPLICIT_VR_LITTLE_ENDIAN);
 
         let scp = RequestorRoles { scu: false, scp: true };
@@ -209,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_senders_first_encoding_is_taken_known_or_not() {
-        let (results, contexts) = answer(&[
+        let proposals = [
             proposed(
                 1,
                 uids::CT_IMAGE_STORAGE,
@@ -229,15 +301,51 @@ mod tests {
             ),
             proposed(1, uids::MR_IMAGE_STORAGE, &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
             proposed(2, uids::MR_IMAGE_STORAGE, &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
-        ]);
+        ];
+        let (results, contexts) = answer(&proposals, Services::default());
 
         let reasons: Vec<_> = results.iter().map(|result| result.reason.clone() as u8).collect();
-        assert_eq!(reasons, [0, 0, 0, 4, 3, 2, 2]);
+        assert_eq!(reasons, [0, 0, 0, 4, 1, 2, 2]);
         let chosen: Vec<_> =
             contexts.values().map(|context| context.transfer_syntax.uid()).collect();
         assert_eq!(
             chosen,
             [uids::JPEG2000_LOSSLESS, "1.3.46.670589.33.1.4.1", uids::IMPLICIT_VR_LITTLE_ENDIAN]
         );
+    }
+
+    #[test]
+    fn who_may_query_need_not_be_one_who_may_retrieve() {
+        let native = [uids::EXPLICIT_VR_LITTLE_ENDIAN];
+        let proposals = [
+            proposed(1, uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, &native),
+            proposed(3, uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE, &native),
+            proposed(5, uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET, &native),
+            // Worklists and the like are not answered for anybody.
+            proposed(7, uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND, &native),
+        ];
+        let accepted = |query, retrieve| {
+            let (_, contexts) = answer(&proposals, Services { query, retrieve });
+            contexts.into_keys().collect::<Vec<_>>()
+        };
+        assert!(accepted(false, false).is_empty());
+        assert_eq!(accepted(true, false), [1]);
+        assert_eq!(accepted(false, true), [3, 5]);
+        assert_eq!(accepted(true, true), [1, 3, 5]);
+    }
+
+    #[test]
+    fn a_requestor_that_gets_is_the_provider_of_what_it_is_sent() {
+        let roles = |scu, scp| RequestorRoles { scu, scp };
+        let items = [
+            roles_item(uids::CT_IMAGE_STORAGE, roles(false, true)),
+            roles_item(uids::MR_IMAGE_STORAGE, roles(true, false)),
+            roles_item(uids::STORAGE_COMMITMENT_PUSH_MODEL, roles(true, true)),
+            roles_item("no UID", roles(false, true)),
+        ];
+        let answered = storage_roles(&items);
+        assert_eq!(answered.len(), 1);
+        assert_eq!(answered[0].0.as_str(), uids::CT_IMAGE_STORAGE);
+        assert_eq!(answered[0].1, roles_item(uids::CT_IMAGE_STORAGE, roles(false, true)));
     }
 }

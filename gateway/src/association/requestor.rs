@@ -329,13 +329,15 @@ impl<S: Stream> Requestor<S> {
         }
     }
 
-    /// C-MOVE: has the peer send what matches an identifier to a destination that it knows. Returns when it has.
+    /// C-MOVE: has the peer send what matches an identifier to a destination that it knows. Returns when it has; `progress`
+    /// hears how far it has come, if the peer tells.
     pub async fn move_to(
         &mut self,
         context: u8,
         model: &SopClassUid,
         destination: &AeTitle,
         identifier: &DataSet,
+        mut progress: impl FnMut(SubOperations),
     ) -> Result<Moved, RequestError> {
         let message_id = self.next_message();
         let request =
@@ -350,6 +352,7 @@ impl<S: Stream> Requestor<S> {
             if response.status.meaning() != Meaning::Pending {
                 return Ok(Moved { status: response.status, images: response.sub_operations });
             }
+            progress(response.sub_operations);
         }
     }
 
@@ -564,7 +567,8 @@ mod tests {
         while peer.arrived(Duration::from_millis(50)).await.unwrap_or(false) {
             if let Ok(Event::Data(value)) = peer.next().await {
                 cancelled |= value.command
-                    && Request::parse(&value.fragment).is_ok_and(|said| said == Request::Cancel);
+                    && Request::parse(&value.fragment)
+                        .is_ok_and(|said| matches!(said, Request::Cancel(_)));
             }
         }
         cancelled

@@ -39,6 +39,18 @@ impl Status {
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
     /// The data set is not of the SOP class and instance that the command names.
     pub const DATA_SET_MISMATCH: Self = Self(0xA900);
+    /// Of a C-MOVE or C-GET: how many instances match cannot be worked out (PS3.4 Tables C.4-2, C.4-3).
+    pub const CANNOT_COUNT: Self = Self(0xA701);
+    /// Of a C-MOVE or C-GET: none could be sent.
+    pub const CANNOT_SEND: Self = Self(0xA702);
+    /// Nobody of that name is one to whom the asker may have something sent.
+    pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
+    /// Some were sent, and some were not.
+    pub const SOME_FAILED: Self = Self(0xB000);
+    /// The asker wanted no more.
+    pub const CANCELLED: Self = Self(0xFE00);
+    /// More is to come, and some optional keys were not matched as asked (C-FIND).
+    pub const PENDING_WITH_WARNING: Self = Self(0xFF01);
     /// The data set cannot be taken apart.
     pub const CANNOT_UNDERSTAND: Self = Self(0xC000);
 

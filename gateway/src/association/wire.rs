@@ -57,6 +57,9 @@ pub enum WireError {
     /// A PDU or message that has no place here.
     #[error("peer sent {0} where it has no place")]
     Unexpected(&'static str),
+    /// What was being sent cannot be read to its end.
+    #[error("what was being sent cannot be read any further")]
+    NotReadable,
     /// This node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -74,7 +77,7 @@ impl WireError {
             | Self::Aborted(_)
             | Self::Stuck(_)
             | Self::NotDicom(_) => None,
-            Self::TimedOut(_) | Self::Stopping => {
+            Self::TimedOut(_) | Self::Stopping | Self::NotReadable => {
                 Some(AbortRQServiceProviderReason::ReasonNotSpecified)
             }
             Self::TooLong { .. } | Self::Malformed(_) => {

@@ -108,7 +108,8 @@ impl Counter {
         open.set_patience(SILENCE);
         let mut moves = Moves::default();
         for identifier in identifiers(study, &missing, &mut moves) {
-            let moved = open.move_to(context, &known(MOVE), destination, &identifier).await?;
+            let moved =
+                open.move_to(context, &known(MOVE), destination, &identifier, |_| {}).await?;
             moves.add(moved.images);
             match moved.status.meaning() {
                 Meaning::Success | Meaning::Warning => {}
@@ -237,6 +238,8 @@ mod tests {
             counted: true,
             fetch: true,
             certificate: None,
+            may: std::collections::BTreeSet::new(),
+            move_to: Vec::new(),
         }
     }
 

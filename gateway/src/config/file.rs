@@ -182,6 +182,8 @@ pub(super) struct SourceSection {
     pub(super) certificate: Text,
     pub(super) count: Text,
     pub(super) fetch: Option<Spanned<bool>>,
+    pub(super) may: Texts,
+    pub(super) move_to: Texts,
 }
 
 /// `[[partner]]`
@@ -200,6 +202,7 @@ pub(super) struct PartnerSection {
     pub(super) routine: Text,
     pub(super) compress: Text,
     pub(super) may: Texts,
+    pub(super) move_to: Texts,
     pub(super) proof: Text,
     pub(super) recall: Text,
     pub(super) phone: Text,

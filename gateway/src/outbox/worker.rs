@@ -5,15 +5,13 @@
 //! waits or is in another's hands; if so it gives back what it has not begun. When the partner as a whole cannot be had,
 //! all of its workers wait together, and a person's retry or the time ends the wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_store::dicom::{SopClassUid, TransferSyntax};
 use gantry_store::facts::Priority;
 use gantry_store::index::{Claim, Event, Failure, FailureKind, Index, IndexError, Receipt};
-use gantry_store::object::{self, ObjectError, ObjectStore, ReadError};
-use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
-use gantry_store::spool::Spool;
+use gantry_store::sealed::SealedError;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -28,10 +26,11 @@ use crate::config::Config;
 use crate::partner::capabilities::Capabilities;
 use crate::partner::connect::{self, Association};
 use crate::partner::held;
+use crate::partner::library::{self, CONVERTIBLE, Library};
 use crate::partner::link::Encoder;
 use crate::partner::store_scu::{self, Choice, Description, Encoding, Piece, Sent, Wanted};
 use crate::partner::transcode::{self, TranscodeError};
-use crate::protect::{self, Outgoing, ProtectError};
+use crate::protect::Outgoing;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{ByPartner, Metrics};
 
@@ -45,8 +44,6 @@ const READ_AHEAD: usize = 4;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a partner that serves us already may take over each step towards a further association.
 const FURTHER_ASSOCIATION: Duration = Duration::from_secs(3);
-/// The longest data set that is converted, as conversion holds it in memory, decoded too.
-const CONVERTIBLE: u64 = 512 << 20;
 /// A data set that is no longer may be compressed while others are converted.
 const SMALL: u64 = 16 << 20;
 
@@ -57,18 +54,14 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// Where deliveries are.
     pub index: Index,
-    /// Where instances are first.
-    pub spool: Arc<Spool>,
-    /// Where they are later.
-    pub objects: Arc<dyn ObjectStore>,
+    /// Where instances are, and what may leave of them.
+    pub library: Arc<Library>,
     /// Where outcomes go.
     pub outcomes: mpsc::Sender<Outcome>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Names this node in leases.
     pub owner: String,
-    /// Held while an instance is converted: one at a time, as each is in memory whole.
-    pub converting: Mutex<()>,
     /// What compresses, for all partners.
     pub encoder: Encoder,
     /// What partners were found to take.
@@ -568,27 +561,14 @@ enum Stop {
 
 impl From<SealedError> for Stop {
     fn from(error: SealedError) -> Self {
-        let text = chain(&error).to_string();
-        // A reader of a store on the network tells by its own error that this was lost under way.
-        let store = match &error {
-            SealedError::Io(error) => {
-                error.get_ref().and_then(|error| error.downcast_ref::<ObjectError>())
-            }
-            _ => None,
-        };
-        match store {
-            Some(error) if error.concerns_all() => Self::Failed(unavailable(text)),
-            _ => Self::Failed(unreadable(text)),
-        }
+        Self::Failed(library::unread(&error))
     }
 }
 
-fn unavailable(text: String) -> Failure {
-    Failure { kind: FailureKind::SourceUnavailable, status: None, text }
-}
-
-fn unreadable(text: String) -> Failure {
-    Failure { kind: FailureKind::SourceUnreadable, status: None, text }
+impl From<Failure> for Stop {
+    fn from(why: Failure) -> Self {
+        Self::Failed(why)
+    }
 }
 
 fn no_context(claim: &Claim) -> Failure {
@@ -630,7 +610,7 @@ fn plain<'a>(
     encoding: &'a Encoding,
     uncompressed: Option<&'a Encoding>,
 ) -> Result<(Outgoing, &'a Encoding), Stop> {
-    let outgoing = protected(shared, claim)?;
+    let outgoing = outgoing(shared, claim)?;
     // Protection may have brought it into another encoding than it is kept in.
     let as_made = *outgoing.transfer_syntax() == claim.transfer_syntax;
     let encoding = match encoding {
@@ -640,23 +620,7 @@ fn plain<'a>(
         chosen => chosen,
     };
     let Encoding::Converted(_, to) = encoding else { return Ok((outgoing, encoding)) };
-    // One of odd length is written anew in its own encoding, which makes it even.
-    if outgoing.transfer_syntax() == to && outgoing.length().is_multiple_of(2) {
-        return Ok((outgoing, encoding));
-    }
-    let cannot = |text: String| {
-        Stop::Failed(Failure { kind: FailureKind::CannotConvert, status: None, text })
-    };
-    if outgoing.length() > CONVERTIBLE {
-        return Err(cannot(format!(
-            "longer than {CONVERTIBLE} bytes, which is the most that is converted"
-        )));
-    }
-    let _one_at_a_time = shared.converting.lock().unwrap_or_else(PoisonError::into_inner);
-    let converted = outgoing.converted(to.clone(), |data_set, from| {
-        transcode::convert(data_set, from, to).map_err(|error| cannot(chain(&error).to_string()))
-    })?;
-    Ok((converted, encoding))
+    Ok((shared.library.converted(outgoing, to)?, encoding))
 }
 
 /// The instance in fewer bytes; `None` if that cannot be had, and it goes uncompressed. Routine work waits for its turn,
@@ -674,13 +638,14 @@ fn compress(
     let Some(_place) = shared.encoder.place(claim.priority) else { return Ok(None) };
     let _one_at_a_time = match claim.length > SMALL {
         false => None,
-        true if claim.priority == Priority::Emergency => match shared.converting.try_lock() {
+        true if claim.priority == Priority::Emergency => match shared.library.converting.try_lock()
+        {
             Ok(turn) => Some(turn),
             Err(_) => return Ok(None),
         },
-        true => Some(shared.converting.lock().unwrap_or_else(PoisonError::into_inner)),
+        true => Some(shared.library.converting.lock().unwrap_or_else(PoisonError::into_inner)),
     };
-    let outgoing = protected(shared, claim)?;
+    let outgoing = outgoing(shared, claim)?;
     let (length, begun) = (outgoing.length(), Instant::now());
     let compressed = outgoing.converted(to.clone(), |data_set, from| {
         transcode::convert(data_set, from, to).map_err(Uncompressed::Encoder)
@@ -718,41 +683,6 @@ impl From<SealedError> for Uncompressed {
 }
 
 /// What may leave of an instance, under the protection that it was ordered under.
-fn protected(shared: &Shared, claim: &Claim) -> Result<Outgoing, Stop> {
-    let refused = |error: ProtectError| match error {
-        ProtectError::Sealed(error) => Stop::from(error),
-        ProtectError::SetAside(gantry_deidentify::engine::SetAside::Source(kind)) => {
-            Stop::from(SealedError::Io(kind.into()))
-        }
-        other => Stop::Failed(Failure {
-            kind: FailureKind::NotProtected,
-            status: None,
-            text: chain(&other).to_string(),
-        }),
-    };
-    let protection = match &claim.protection {
-        None => None,
-        Some(name) => match shared.config.protections.get(name) {
-            Some(protection) => Some(protection.as_ref()),
-            None => return Err(refused(ProtectError::Unknown(name.clone()))),
-        },
-    };
-    protect::protect(open(shared, claim)?, protection).map_err(refused)
-}
-
-/// Opens an instance where it is: in the spool, whose pages are still in memory, or in the object store.
-fn open(shared: &Shared, claim: &Claim) -> Result<SealedReader<Box<dyn ReadAt>>, Stop> {
-    match shared.spool.read(claim.object) {
-        Err(SealedError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-        opened => return Ok(opened?),
-    }
-    object::read(&*shared.objects, claim.object, shared.spool.keyring()).map_err(
-        |error| match error {
-            ReadError::Sealed(error) => Stop::from(error),
-            ReadError::Store(error @ ObjectError::Remote { .. }) if error.concerns_all() => {
-                Stop::Failed(unavailable(chain(&error).to_string()))
-            }
-            ReadError::Store(error) => Stop::Failed(unreadable(chain(&error).to_string())),
-        },
-    )
+fn outgoing(shared: &Shared, claim: &Claim) -> Result<Outgoing, Failure> {
+    shared.library.outgoing(claim.object, claim.protection.as_deref())
 }

@@ -4,6 +4,7 @@
 mod counting;
 mod export;
 mod keeping;
+mod sharing;
 mod upload;
 
 use axum::body::Bytes;
@@ -32,6 +33,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/api/v1/studies/{uid}/hold", post(keeping::hold))
         .route("/api/v1/studies/{uid}/release", post(keeping::release))
         .route("/api/v1/studies/{uid}/delete", post(keeping::remove))
+        .route("/api/v1/studies/{uid}/shares", get(sharing::list).post(sharing::share))
+        .route("/api/v1/studies/{uid}/unshare", post(sharing::revoke))
         .route("/api/v1/retention/run", post(keeping::run))
         .route("/api/v1/scrub/start", post(keeping::scrub))
         .route("/api/v1/alarms/test", post(super::api::test_alarms))

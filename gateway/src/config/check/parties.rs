@@ -19,6 +19,15 @@ pub(super) struct Names {
     pub(super) certificates: BTreeMap<Fingerprint, String>,
 }
 
+/// The names of all sources and partners, as they are written.
+fn everybody<'a>(files: &[&'a Written]) -> BTreeSet<&'a str> {
+    let sources =
+        files.iter().flat_map(|file| file.file.source.iter()).map(|it| &it.get_ref().name);
+    let partners =
+        files.iter().flat_map(|file| file.file.partner.iter()).map(|it| &it.get_ref().name);
+    sources.chain(partners).flatten().map(|name| name.get_ref().as_str()).collect()
+}
+
 impl Check {
     pub(super) fn sources(
         &mut self,
@@ -30,6 +39,7 @@ impl Check {
         let sections = files
             .iter()
             .flat_map(|file| file.file.source.iter().map(|body| Section::of(file, body)));
+        let everybody = everybody(files);
         let mut sources = Vec::new();
         for (section, body) in sections.collect::<Vec<_>>() {
             let name = self.party_name(&section, &body.name, "pacs", names);
@@ -44,6 +54,12 @@ impl Check {
                 let who = name.as_deref().unwrap_or_default();
                 self.pins(&section, certificate, who, names, authorities).0
             });
+            let words =
+                [("query", Some(Permission::Query)), ("retrieve", Some(Permission::Retrieve))];
+            let understand = |text: &str| words::one_of("a permission of a source", text, &words);
+            let may = self.texts(&section, &body.may, understand);
+            let may = may.into_iter().map(|(_, permission)| permission).collect();
+            let move_to = self.move_to(&section, &body.move_to, &everybody);
             if let (Some(name), Some(ae_title)) = (name, ae_title) {
                 sources.push(Source {
                     name,
@@ -53,6 +69,8 @@ impl Check {
                     counted,
                     fetch,
                     certificate,
+                    may,
+                    move_to,
                 });
             }
         }
@@ -70,9 +88,12 @@ impl Check {
         let sections = files
             .iter()
             .flat_map(|file| file.file.partner.iter().map(|body| Section::of(file, body)));
+        let everybody = everybody(files);
         let mut partners = Vec::new();
         for (section, body) in sections.collect::<Vec<_>>() {
-            partners.extend(self.partner(&section, body, names, own_title, has_tls, authorities));
+            let move_to = self.move_to(&section, &body.move_to, &everybody);
+            let partner = self.partner(&section, body, names, own_title, has_tls, authorities);
+            partners.extend(partner.map(|partner| Partner { move_to, ..partner }));
         }
         partners
     }
@@ -170,6 +191,7 @@ impl Check {
             pace: self.pace(section, body),
             compress: self.compress(section, &body.compress),
             may,
+            move_to: Vec::new(),
             proof: self.means_of_proof(section, &body.proof),
             recall: self.means_of_recall(section, &body.recall),
             seal_to: self
@@ -203,6 +225,24 @@ impl Check {
         let words = [("phone", Some(RecallMeans::Phone)), ("iocm", Some(RecallMeans::Iocm))];
         let understand = |text: &str| words::one_of("recall of a partner", text, &words);
         self.text(section, recall, understand).unwrap_or_default()
+    }
+
+    fn move_to(
+        &mut self,
+        section: &Section<'_>,
+        written: &Texts,
+        everybody: &BTreeSet<&str>,
+    ) -> Vec<String> {
+        let named = self.texts(section, written, |text| {
+            if everybody.contains(text) {
+                return Ok(text.to_owned());
+            }
+            let near = words::did_you_mean(text, everybody.iter().copied());
+            let message = format!("there is no source or partner {}", words::quoted(text));
+            let help = format!("{near}Write the name of a [[source]] or [[partner]].");
+            Err(Bad::new(message, "unknown", help))
+        });
+        named.into_iter().map(|(_, name)| name).collect()
     }
 
     fn permissions(&mut self, section: &Section<'_>, may: &Texts) -> BTreeSet<Permission> {

@@ -139,7 +139,7 @@ pub(super) async fn act_on_set(
     as_expected(&ask, &counted)?;
     let mut results = Vec::with_capacity(chosen.len());
     for transfer in chosen {
-        results.push(carry_out(web, &person, &ask, transfer).await);
+        results.push(Box::pin(carry_out(web, &person, &ask, transfer)).await);
     }
     let failed = results.iter().filter(|done| done.error.is_some()).count() as u64;
     tracing::info!(
