@@ -5,9 +5,12 @@ mod check;
 mod completions;
 mod deid;
 mod demo;
+mod fetch;
 mod init;
 mod keys;
 mod partner;
+mod peer;
+mod query;
 mod reindex;
 mod retention;
 mod route;
@@ -71,6 +74,8 @@ enum Command {
     Transfer(transfer::Arguments),
     Study(study::Arguments),
     Partner(partner::Arguments),
+    Query(query::Arguments),
+    Fetch(fetch::Arguments),
     Route(route::Arguments),
     Web(web::Arguments),
     Keys(keys::Arguments),
@@ -95,6 +100,8 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Transfer(arguments) => transfer::run(arguments, &global, output).await,
         Command::Study(arguments) => study::run(arguments, &global, output).await,
         Command::Partner(arguments) => partner::run(arguments, &global, output).await,
+        Command::Query(arguments) => query::run(&arguments, &global, output).await,
+        Command::Fetch(arguments) => fetch::run(&arguments, &global, output).await,
         Command::Route(arguments) => route::run(arguments, &global, output).await,
         Command::Web(arguments) => web::run(&arguments, &global, output).await,
         Command::Keys(arguments) => keys::run(&arguments, &global, output),

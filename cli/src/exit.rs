@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use gantry_gateway::telemetry::chain;
+use gantry_store::index::FailureKind;
 
 /// What the exit code says. The numbers are promised to scripts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +37,27 @@ pub(crate) enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+/// What a failure at the other end means for a script.
+impl From<FailureKind> for Exit {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Unreachable | FailureKind::TlsFailed => Self::Unreachable,
+            FailureKind::AssociationRejected
+            | FailureKind::NoPresentationContext
+            | FailureKind::Refused => Self::Refused,
+            FailureKind::OutOfResources
+            | FailureKind::TimedOut
+            | FailureKind::Aborted
+            | FailureKind::SourceUnavailable => Self::Temporary,
+            // A safety rule said no.
+            FailureKind::NotProtected => Self::Unsafe,
+            FailureKind::CannotConvert | FailureKind::SourceUnreadable | FailureKind::NotStored => {
+                Self::Failed
+            }
+        }
     }
 }
 

@@ -150,7 +150,7 @@ impl Study {
 }
 
 /// `20261122` with dashes; anything else as it is.
-fn dashed(date: &str) -> String {
+pub(crate) fn dashed(date: &str) -> String {
     match (date.get(..4), date.get(4..6), date.get(6..)) {
         (Some(year), Some(month), Some(day)) if day.len() == 2 => format!("{year}-{month}-{day}"),
         _ => date.to_owned(),
@@ -158,7 +158,7 @@ fn dashed(date: &str) -> String {
 }
 
 /// `SMITH^ANNA` becomes `S., A.`: family name, then given name (PS3.5 6.2.1). Ideographic groups are left out.
-fn initials(name: &str) -> String {
+pub(crate) fn initials(name: &str) -> String {
     let alphabetic = name.split('=').next().unwrap_or_default();
     let initial =
         |part: &str| part.trim().chars().next().map(|first| format!("{}.", first.to_uppercase()));
@@ -166,7 +166,7 @@ fn initials(name: &str) -> String {
 }
 
 /// `…789`. What is no longer than that is not shown at all.
-fn last_three(number: &str) -> String {
+pub(crate) fn last_three(number: &str) -> String {
     let digits: Vec<char> = number.trim().chars().collect();
     match digits.len().checked_sub(3) {
         None | Some(0) => "…".to_owned(),

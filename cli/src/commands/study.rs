@@ -2,6 +2,7 @@
 
 mod count;
 mod keep;
+mod share;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -49,6 +50,8 @@ enum Command {
     Hold(keep::Hold),
     Release(keep::Release),
     Delete(keep::Delete),
+    Share(share::Share),
+    Unshare(share::Unshare),
 }
 
 /// Studies, the one that received something last first
@@ -135,6 +138,8 @@ pub(crate) async fn run(
         Command::Hold(arguments) => keep::hold(&arguments, &mut node, output).await,
         Command::Release(arguments) => keep::release(&arguments, &mut node, output).await,
         Command::Delete(arguments) => keep::delete(&arguments, &config, &mut node, output).await,
+        Command::Share(arguments) => share::share(&arguments, &mut node, output).await,
+        Command::Unshare(arguments) => share::unshare(&arguments, &mut node, output).await,
     }
 }
 

@@ -139,7 +139,7 @@ fn ended(transfer: &Transfer, until: TransferState) -> Option<Exit> {
     match transfer.state {
         TransferState::NeedsAction if transfer.counts.delivered > 0 => Some(Exit::Partly),
         TransferState::NeedsAction => {
-            Some(transfer.problem.as_ref().map_or(Exit::Failed, |why| of_failure(why.kind)))
+            Some(transfer.problem.as_ref().map_or(Exit::Failed, |why| Exit::from(why.kind)))
         }
         TransferState::Paused | TransferState::Cancelled | TransferState::Recalled => {
             Some(Exit::Failed)
@@ -153,25 +153,6 @@ fn waiting(transfer: &Transfer) -> Exit {
     match &transfer.problem {
         Some(why) if why.kind == FailureKind::Unreachable => Exit::Unreachable,
         _ => Exit::Temporary,
-    }
-}
-
-/// What a failure means for a script.
-fn of_failure(kind: FailureKind) -> Exit {
-    match kind {
-        FailureKind::Unreachable | FailureKind::TlsFailed => Exit::Unreachable,
-        FailureKind::AssociationRejected
-        | FailureKind::NoPresentationContext
-        | FailureKind::Refused => Exit::Refused,
-        FailureKind::OutOfResources
-        | FailureKind::TimedOut
-        | FailureKind::Aborted
-        | FailureKind::SourceUnavailable => Exit::Temporary,
-        // A safety rule said no.
-        FailureKind::NotProtected => Exit::Unsafe,
-        FailureKind::CannotConvert | FailureKind::SourceUnreadable | FailureKind::NotStored => {
-            Exit::Failed
-        }
     }
 }
 
@@ -378,7 +359,7 @@ mod tests {
             (FailureKind::CannotConvert, Exit::Failed),
         ];
         for (kind, exit) in codes {
-            assert_eq!(of_failure(kind), exit, "{kind:?}");
+            assert_eq!(Exit::from(kind), exit, "{kind:?}");
         }
     }
 }
