@@ -3,6 +3,7 @@
 mod alarm;
 mod check;
 mod completions;
+mod conformance;
 mod deid;
 mod demo;
 mod fetch;
@@ -84,6 +85,7 @@ enum Command {
     Scrub(scrub::Arguments),
     Alarm(alarm::Arguments),
     Reindex(reindex::Arguments),
+    Conformance(conformance::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -110,6 +112,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Fa
         Command::Scrub(arguments) => scrub::run(&arguments, &global, output).await,
         Command::Alarm(arguments) => alarm::run(&arguments, &global, output).await,
         Command::Reindex(arguments) => reindex::run(&arguments, &global, output).await,
+        Command::Conformance(arguments) => conformance::run(&arguments, &global, output),
         Command::Completions(arguments) => completions::run(&arguments, output),
     }
 }

@@ -9,6 +9,7 @@ pub mod alarm;
 pub mod association;
 pub mod completeness;
 pub mod config;
+pub mod conformance;
 pub mod init;
 pub mod intake;
 pub mod outbox;

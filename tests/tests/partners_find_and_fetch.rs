@@ -319,7 +319,7 @@ async fn what_is_no_query_is_refused_and_what_looks_like_one_of_the_database_fin
         (std::fs::read_dir(answers.path()).unwrap().count(), asked.said())
     };
     let many = format!("PatientName={}", "*a".repeat(40));
-    let uids = format!("StudyInstanceUID={}", ["1.2.3"; 10_001].join("\\"));
+    let uids = format!("StudyInstanceUID={}", vec!["1.2.3"; 10_001].join("\\"));
     for (keys, status) in [
         (&["QueryRetrieveLevel=STUDY", "StudyDate=20261341"][..], "UnableToProcess"),
         (&["QueryRetrieveLevel=STUDY", "StudyDate=yesterday"], "UnableToProcess"),
