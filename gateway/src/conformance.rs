@@ -170,7 +170,7 @@ fn retrieval(out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "## C-MOVE and C-GET as SCP\n\nWhat is wanted is named by unique keys, lists of which are allowed at the level of the request; \
-         STUDY, SERIES and IMAGE, not PATIENT. What the asker may not see is not there. A C-MOVE goes to the asker's own AE \
+         at the PATIENT level (Patient Root) one patient. What the asker may not see is not there. A C-MOVE goes to the asker's own AE \
          title, at the address that this node has for it, or to a peer that `move-to` lists for it. A C-GET needs the asker to \
          be the SCP of the storage classes (role selection). Pending responses come every second.\n\n\
          | status | when |\n|---|---|\n\
@@ -180,7 +180,7 @@ fn retrieval(out: &mut String) -> fmt::Result {
          | A702H | none could be sent; the list follows |\n\
          | A701H | the index cannot be asked now, or more than 200,000 instances or 10,000 UIDs |\n\
          | A801H | the destination is nobody to whom the asker may have something sent |\n\
-         | A900H | no level, or no unique key of it |\n\
+         | A900H | no level, one that the model has not, or no unique key of it |\n\
          | FE00H | cancelled |\n"
     )
 }

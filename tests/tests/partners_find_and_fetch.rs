@@ -212,6 +212,31 @@ async fn a_partner_moves_and_gets_what_is_its_own_bit_for_bit_and_nothing_else()
         .collect();
     assert_eq!(got, digests(&scene.ct));
 
+    // A series, an image, and all of the patient.
+    let first = &scene.ct.instances[0];
+    let series = format!("SeriesInstanceUID={}", first.series_instance_uid);
+    let image = format!("SOPInstanceUID={}", first.sop_instance_uid);
+    let found = scene.find("PARTNER", &["QueryRetrieveLevel=STUDY", &own, "PatientID"]).await;
+    let patient = format!("PatientID={}", found[0][&tags::PATIENT_ID]);
+    let of_series = |instance: &&sample_studies::Instance| {
+        instance.series_instance_uid == first.series_instance_uid
+    };
+    let in_series = scene.ct.instances.iter().filter(of_series).count();
+    for (model, keys, expected) in [
+        ("-S", &["QueryRetrieveLevel=SERIES", &own, &series][..], in_series),
+        ("-S", &["QueryRetrieveLevel=IMAGE", &own, &series, &image], 1),
+        ("-P", &["QueryRetrieveLevel=PATIENT", &patient], scene.ct.len()),
+    ] {
+        scene.partner.forget();
+        Dcmtk::movescu(keys, "PARTNER")
+            .calling("PARTNER")
+            .options(&[model])
+            .send_to(scene.gateway.plaintext())
+            .await
+            .expect_success();
+        assert_eq!(scene.partner.holds().len(), expected, "{keys:?}");
+    }
+
     // Nothing of others, and nothing to others.
     scene.partner.forget();
     for foreign in [&scene.mr, &scene.cr] {

@@ -299,13 +299,14 @@ async fn converse<S: Stream>(
             // Of what has been answered to its end already.
             Request::Cancel(_) => {}
             Request::Find(request) if operation_is(Operation::Find) => {
-                find::serve(session, wire, context, negotiated, &request).await?;
+                Box::pin(find::serve(session, wire, context, negotiated, &request)).await?;
             }
             Request::Get(request) if operation_is(Operation::Get) => {
-                retrieve::get(session, wire, context, contexts, &request).await?;
+                Box::pin(retrieve::get(session, wire, context, contexts, &request)).await?;
             }
             Request::Move(request) if operation_is(Operation::Move) => {
-                retrieve::move_to(session, wire, context, negotiated, &request).await?;
+                let moving = retrieve::move_to(session, wire, context, negotiated, &request);
+                Box::pin(moving).await?;
             }
             Request::BadQuery { command, message_id, status } => {
                 storage::discard(wire, context).await?;

@@ -161,7 +161,7 @@ mod tests {
     fn no_level_and_no_data_set_are_refused() {
         let syntax = TransferSyntax::explicit_vr_little_endian();
         let refused = |bytes: &[u8]| Identifier::read(bytes, &syntax).err().unwrap();
-        assert!(matches!(refused(b""), IdentifierError::Level));
+        assert!(matches!(refused(b""), IdentifierError::DataSet(_)));
         let level: [(Tag, VR, &[u8]); 1] = [(tags::QUERY_RETRIEVE_LEVEL, VR::CS, b"WORLD")];
         assert!(matches!(refused(&encoded(&level, Form::Explicit)), IdentifierError::Level));
         assert!(matches!(refused(b"\x08\0\x52"), IdentifierError::DataSet(_)));

@@ -5,6 +5,8 @@
 //! is in memory whole that would not be otherwise. An instance that cannot be sent fails for itself, and is in the list of
 //! those that did. A cancellation is heard between two instances.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,8 @@ use gantry_store::dicom::{
     SeriesInstanceUid, SopClassUid, SopInstanceUid, StudyInstanceUid, TransferSyntax,
 };
 use gantry_store::facts::ObjectId;
-use gantry_store::index::{Failure, FailureKind, Object, Wanted};
-use gantry_store::query::Level;
+use gantry_store::index::{Failure, FailureKind, Index, IndexError, Object, Page, Scope, Wanted};
+use gantry_store::query::{Extended, Level, Model as Root, Query};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -168,22 +170,20 @@ async fn items(
     let identifier = Identifier::read(bytes, syntax).map_err(|_| {
         Refused(Status::DATA_SET_MISMATCH, "the identifier cannot be read, or has no level")
     })?;
-    let wanted = wanted(&identifier, root.patient_root)?;
     let scope = access::scope(&session.sender);
+    let index = &session.node.commitments.index;
+    let wanted = if identifier.level == Level::Patient {
+        let studies = studies_of_patient(index, &identifier, root.patient_root, &scope).await?;
+        pages(&studies, |studies| Wanted { studies, ..Wanted::default() })
+    } else {
+        wanted(&identifier)?
+    };
     let mut items = Vec::new();
     for wanted in wanted {
         let mut after = 0;
         loop {
-            let page = session
-                .node
-                .commitments
-                .index
-                .objects(&wanted, &scope, after, PAGE, Timestamp::now())
-                .await;
-            let page = page.map_err(|error| {
-                tracing::warn!(error = %chain(&error), "index cannot be asked what is to be sent");
-                Refused(Status::CANNOT_COUNT, "the index cannot be asked now; try again later")
-            })?;
+            let page = index.objects(&wanted, &scope, after, PAGE, Timestamp::now()).await;
+            let page = page.map_err(|error| away(&error))?;
             let Some(last) = page.last() else { break };
             after = last.place;
             items.extend(page.into_iter().map(Item::from));
@@ -195,59 +195,97 @@ async fn items(
     Ok(items)
 }
 
-/// What an identifier wants, in lists that the index takes. A retrieval names what it wants by unique keys (PS3.4 C.4.2.2.1),
-/// lists of which are allowed at its level; at the patient level a patient, whose studies are looked up.
-fn wanted(identifier: &Identifier, patient_root: bool) -> Result<Vec<Wanted>, Refused> {
-    let of = |tag| {
-        let text = identifier.keys.iter().find(|(of, _)| *of == tag).map(|(_, text)| text.as_str());
-        text.unwrap_or_default().split('\\').map(str::trim).filter(|uid| !uid.is_empty())
-    };
-    let not = |_| Refused(Status::DATA_SET_MISMATCH, "a unique key is not a UID");
-    let studies: Vec<StudyInstanceUid> =
-        of(tags::STUDY_INSTANCE_UID).map(str::parse).collect::<Result<_, _>>().map_err(not)?;
-    let series: Vec<SeriesInstanceUid> =
-        of(tags::SERIES_INSTANCE_UID).map(str::parse).collect::<Result<_, _>>().map_err(not)?;
-    let instances: Vec<SopInstanceUid> =
-        of(tags::SOP_INSTANCE_UID).map(str::parse).collect::<Result<_, _>>().map_err(not)?;
-    let level = identifier.level;
-    if level == Level::Patient {
-        let why = if patient_root {
-            "whole patients are not sent; ask for their studies"
-        } else {
-            "there is no PATIENT level in the Study Root model"
-        };
+fn away(error: &IndexError) -> Refused {
+    tracing::warn!(error = %chain(error), "index cannot be asked what is to be sent");
+    Refused(Status::CANNOT_COUNT, "the index cannot be asked now; try again later")
+}
+
+/// What a request at the patient level is for: the studies of one patient (PS3.4 C.4.2.2.1), as far as the asker may see them.
+async fn studies_of_patient(
+    index: &Index,
+    identifier: &Identifier,
+    patient_root: bool,
+    scope: &Scope,
+) -> Result<Vec<StudyInstanceUid>, Refused> {
+    if !patient_root {
+        let why = "there is no PATIENT level in the Study Root model";
         return Err(Refused(Status::DATA_SET_MISMATCH, why));
     }
-    let named = match level {
-        Level::Study => !studies.is_empty(),
-        Level::Series => !series.is_empty(),
-        _ => !instances.is_empty(),
+    let one = Refused(Status::DATA_SET_MISMATCH, "it has to name one patient, without wild cards");
+    let patient = identifier.keys.iter().find(|(tag, _)| *tag == tags::PATIENT_ID);
+    let patient = patient.map(|(_, text)| text.as_str()).unwrap_or_default();
+    if patient.is_empty() || patient.contains(['*', '?', '\\']) {
+        return Err(one);
+    }
+    let keys = [(tags::PATIENT_ID, patient), (tags::STUDY_INSTANCE_UID, "")];
+    let extended = Extended { relational: true, combined_datetime: false };
+    let query = Query::new(Root::PatientRoot, Level::Study, extended, keys).map_err(|_| one)?;
+    let most = MOST_UIDS as u64;
+    let mut search = index.find_all(&query, scope, Page::default(), most, Timestamp::now());
+    let mut studies = Vec::new();
+    loop {
+        let page = search.next().await.map_err(|error| away(&error))?;
+        if page.is_empty() {
+            break;
+        }
+        studies.extend(page.into_iter().filter_map(|found| found.study));
+    }
+    if search.was_cut() {
+        return Err(Refused(Status::CANNOT_COUNT, "that is more than is sent at once"));
+    }
+    Ok(studies)
+}
+
+/// What an identifier wants below the patient, in lists that the index takes. A retrieval names what it wants by unique keys, lists
+/// of which are allowed at its level (PS3.4 C.4.2.2.1); those of the levels above narrow it, those below are not looked at.
+fn wanted(identifier: &Identifier) -> Result<Vec<Wanted>, Refused> {
+    let level = identifier.level;
+    let studies: Vec<StudyInstanceUid> = uids(identifier, tags::STUDY_INSTANCE_UID, true)?;
+    let series: Vec<SeriesInstanceUid> =
+        uids(identifier, tags::SERIES_INSTANCE_UID, level >= Level::Series)?;
+    let instances: Vec<SopInstanceUid> =
+        uids(identifier, tags::SOP_INSTANCE_UID, level >= Level::Image)?;
+    let (own, above) = match level {
+        Level::Series => (series.len(), studies.len()),
+        Level::Image => (instances.len(), studies.len().max(series.len())),
+        Level::Patient | Level::Study => (studies.len(), 0),
     };
-    if !named {
+    if own == 0 {
         return Err(Refused(Status::DATA_SET_MISMATCH, "the unique key of its level is empty"));
     }
-    let at = |at: Level, is_below: bool| level == at || is_below;
-    // Keys below the level are not looked at.
-    let series = if at(Level::Series, level == Level::Image) { series } else { Vec::new() };
-    let instances = if level == Level::Image { instances } else { Vec::new() };
-    let longest = studies.len().max(series.len()).max(instances.len());
-    if longest > MOST_UIDS {
-        return Err(Refused(Status::CANNOT_COUNT, "it names more than 10,000 UIDs"));
+    if own > MOST_UIDS || above > UIDS_AT_ONCE {
+        return Err(Refused(Status::CANNOT_COUNT, "it names too many UIDs"));
     }
-    let pages = match level {
-        Level::Study => pages(&studies, |studies| Wanted { studies, ..Wanted::default() }),
+    Ok(match level {
         Level::Series => pages(&series, |series| Wanted {
             studies: studies.clone(),
             series,
             instances: Vec::new(),
         }),
-        _ => pages(&instances, |instances| Wanted {
+        Level::Image => pages(&instances, |instances| Wanted {
             studies: studies.clone(),
             series: series.clone(),
             instances,
         }),
-    };
-    Ok(pages)
+        Level::Patient | Level::Study => {
+            pages(&studies, |studies| Wanted { studies, ..Wanted::default() })
+        }
+    })
+}
+
+/// The UIDs of a key, each once.
+fn uids<U: FromStr + Ord>(
+    identifier: &Identifier,
+    tag: Tag,
+    is_looked_at: bool,
+) -> Result<Vec<U>, Refused> {
+    let key = identifier.keys.iter().find(|(of, _)| *of == tag && is_looked_at);
+    let text = key.map(|(_, text)| text.as_str()).unwrap_or_default();
+    let each = text.split('\\').map(str::trim).filter(|uid| !uid.is_empty()).map(str::parse);
+    let uids: BTreeSet<U> = each
+        .collect::<Result<_, _>>()
+        .map_err(|_| Refused(Status::DATA_SET_MISMATCH, "a unique key is not a UID"))?;
+    Ok(uids.into_iter().collect())
 }
 
 fn pages<T: Clone>(all: &[T], wanted: impl Fn(Vec<T>) -> Wanted) -> Vec<Wanted> {
