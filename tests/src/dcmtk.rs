@@ -286,11 +286,7 @@ impl Storescp {
         eventually("storescp to listen", async || {
             let ended = process.exit_status();
             assert!(ended.is_none(), "storescp ended at once: {}", process.log());
-            let listens = match &self.namespace {
-                None => is_listening(self.port),
-                Some(namespace) => namespace.is_listening(self.port),
-            };
-            listens.then_some(())
+            self.is_listening().then_some(())
         })
         .await;
         self.process = Some(process);
@@ -299,6 +295,15 @@ impl Storescp {
     /// Ends it, as a partner that is switched off.
     pub async fn switch_off(&mut self) {
         self.process.take().expect("the receiver runs").kill().await;
+        // Its forks hold the port too, and the next start would take it for listening.
+        eventually("the forks to have ended", async || (!self.is_listening()).then_some(())).await;
+    }
+
+    fn is_listening(&self) -> bool {
+        match &self.namespace {
+            None => is_listening(self.port),
+            Some(namespace) => namespace.is_listening(self.port),
+        }
     }
 
     /// Stops it where it is: connections stay and nothing is answered.

@@ -504,6 +504,18 @@ impl Gateway {
         .await;
     }
 
+    /// Waits until it knows of so many instances and has stored them all. Until something is a row it waits for nothing, so the
+    /// figures of what waits do not tell by themselves.
+    pub async fn stored(&self, instances: usize) {
+        eventually(&format!("{instances} instances to be stored"), async || {
+            let status = self.api("/api/v1/status").await;
+            let waits = [&status["spool"]["waiting"], &status["object_store"]["waiting"]];
+            (status["totals"]["instances"] == instances && waits.iter().all(|waits| **waits == 0))
+                .then_some(())
+        })
+        .await;
+    }
+
     /// How many instances it knows of.
     pub async fn instances(&self) -> u64 {
         let status = self.api("/api/v1/status").await;

@@ -189,7 +189,8 @@ async fn outcomes_that_an_older_copy_lacks_are_not_forgotten() {
     send(&gateway, &study).await;
     eventually("5 to be delivered, and all to be stored", async || {
         let status = status(&gateway).await?;
-        let stored = status["spool"]["waiting"] == 0;
+        let stored =
+            status["totals"]["instances"] == study.len() && status["spool"]["waiting"] == 0;
         (stored && gateway.conservation("partner").await.delivered == 5).then_some(())
     })
     .await;

@@ -15,7 +15,7 @@ use gantry_deidentify::seal::encrypted_attributes::protect_repeatably;
 use gantry_deidentify::seal::{Certificate, OpenError, PrivateKey, Recipient, envelope};
 use gantry_store::dicom::TransferSyntax;
 use gantry_tests::gateway::program;
-use gantry_tests::{Dcmtk, Gateway, Part10, Sender, eventually};
+use gantry_tests::{Dcmtk, Gateway, Part10, Sender};
 use jiff::Timestamp;
 use sample_studies::{Instance, ct_series, part10_header, small_objects};
 use serde_json::Value as Json;
@@ -487,11 +487,7 @@ async fn an_export_is_encrypted_to_a_certificate_and_opened_by_openssl_and_here(
     let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
     sender.store_all(&study.instances).await;
     sender.release().await;
-    eventually("all to be stored", async || {
-        let status = gateway.api("/api/v1/status").await;
-        (status["spool"]["waiting"] == 0).then_some(())
-    })
-    .await;
+    gateway.stored(study.len()).await;
     let export = async |into: &str, more: &[&str]| {
         let into = place.path().join(into);
         let begin =

@@ -22,17 +22,6 @@ async fn send(gateway: &Gateway, study: &Study) {
     sender.release().await;
 }
 
-/// Waits until so many instances are recorded, and stored.
-async fn stored(gateway: &Gateway, count: usize) {
-    eventually("all to be stored", async || {
-        let status = gateway.api("/api/v1/status").await;
-        let waits = [&status["spool"]["waiting"], &status["object_store"]["waiting"]];
-        (status["totals"]["instances"] == count && waits.iter().all(|waits| **waits == 0))
-            .then_some(())
-    })
-    .await;
-}
-
 async fn objects(store: &Arc<dyn ObjectStore>) -> usize {
     let store = store.clone();
     tokio::task::spawn_blocking(move || store.list(None, 10_000).unwrap().len()).await.unwrap()
@@ -57,7 +46,7 @@ async fn kept_and_removed(mut partner: Storescp, gateway: Gateway, store: Arc<dy
     let uid = uid(&study);
     partner.switch_off().await;
     send(&gateway, &study).await;
-    stored(&gateway, study.len()).await;
+    gateway.stored(study.len()).await;
 
     // Owed: neither a rule nor a person removes it.
     let (exit, _, said) =
@@ -141,7 +130,7 @@ async fn above_the_high_water_mark_the_oldest_goes_before_its_time_and_no_more_t
         send(&gateway, study).await;
         sent += study.len();
         gateway.delivered("partner", sent).await;
-        stored(&gateway, sent).await;
+        gateway.stored(sent).await;
     }
     let status = gateway.api("/api/v1/status").await;
     assert_eq!(status["object_store"]["above_mark"], false, "{status}");
@@ -184,7 +173,7 @@ async fn a_crash_after_the_decision_is_finished_and_reindex_brings_nothing_back(
     let study = small_objects(2, 3);
     send(&gateway, &study).await;
     gateway.delivered("partner", study.len()).await;
-    stored(&gateway, study.len()).await;
+    gateway.stored(study.len()).await;
     eventually("the study to be at rest", async || {
         let (exit, ..) =
             command(&gateway, &["study", "delete", &uid(&study), "--reason", "test", "--dry-run"])
@@ -213,7 +202,7 @@ async fn a_crash_after_the_decision_is_finished_and_reindex_brings_nothing_back(
     let other = small_objects(3, 2);
     send(&gateway, &other).await;
     gateway.delivered("partner", study.len() + other.len()).await;
-    stored(&gateway, study.len() + other.len()).await;
+    gateway.stored(study.len() + other.len()).await;
     gateway.kill().await;
     let decide = async |index: &gantry_store::index::Index| {
         let study = index.study_at_rest(&uid(&other).parse().unwrap()).await.unwrap().unwrap();

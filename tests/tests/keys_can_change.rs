@@ -14,14 +14,11 @@ use sample_studies::{Study, ct_series, small_objects};
 use serde_json::Value;
 
 async fn send(gateway: &Gateway, study: &Study) {
+    let before = usize::try_from(gateway.instances().await).unwrap();
     let mut sender = Sender::connect(gateway.plaintext(), &study.instances).await.unwrap();
     sender.store_all(&study.instances).await;
     sender.release().await;
-    eventually("all to be stored", async || {
-        let status = gateway.api("/api/v1/status").await;
-        (status["spool"]["waiting"] == 0 && status["object_store"]["waiting"] == 0).then_some(())
-    })
-    .await;
+    gateway.stored(before + study.len()).await;
 }
 
 async fn keys(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value, String) {

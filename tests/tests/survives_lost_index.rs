@@ -5,17 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use gantry_tests::{Dcmtk, Gateway, Sender, digests, eventually, forget_counts};
+use gantry_tests::{Dcmtk, Gateway, Sender, digests, forget_counts};
 use sample_studies::{Study, all_valid, small_objects};
 use serde_json::Value;
 
 /// Every study as the API tells it once all is in the object store, but for where it was sent, which is no property of
 /// files.
-async fn studies(gateway: &Gateway) -> BTreeMap<String, Value> {
-    eventually("everything to be stored", async || {
-        (gateway.api("/api/v1/status").await["spool"]["waiting"] == 0).then_some(())
-    })
-    .await;
+async fn studies(gateway: &Gateway, instances: usize) -> BTreeMap<String, Value> {
+    gateway.stored(instances).await;
     // By UID, as what came within the same millisecond is in no order of time.
     let mut studies = BTreeMap::new();
     for summary in gateway.api("/api/v1/studies").await.as_array().unwrap() {
@@ -55,7 +52,7 @@ async fn rows_are_made_again_as_they_were() {
     send(&gateway, &changed).await;
     let count: usize = sent.iter().map(Study::len).sum::<usize>() + 1;
     gateway.delivered("partner", count).await;
-    let before = studies(&gateway).await;
+    let before = studies(&gateway, count).await;
     gateway.stop().await;
 
     lose_the_index(&gateway);
@@ -69,7 +66,7 @@ async fn rows_are_made_again_as_they_were() {
         (&count.into(), &count.into(), &0.into())
     );
     assert_eq!(before.len(), sent.len());
-    let after = studies(&gateway).await;
+    let after = studies(&gateway, count).await;
     for (uid, study) in &before {
         assert_eq!(Some(study), after.get(uid));
     }
@@ -102,7 +99,7 @@ async fn a_node_that_finds_its_index_gone_makes_it_again_and_sends_nothing_twice
     let studies = [small_objects(3, 20), small_objects(4, 20)];
     send(&gateway, &studies[0]).await;
     gateway.delivered("partner", 20).await;
-    let before = self::studies(&gateway).await;
+    let before = self::studies(&gateway, 20).await;
     gateway.stop().await;
     clinic.forget();
 
@@ -111,7 +108,7 @@ async fn a_node_that_finds_its_index_gone_makes_it_again_and_sends_nothing_twice
     send(&gateway, &studies[1]).await;
 
     gateway.delivered("partner", 40).await;
-    let after = self::studies(&gateway).await;
+    let after = self::studies(&gateway, 40).await;
     assert!(before.iter().all(|(uid, study)| after.get(uid) == Some(study)));
     assert_eq!(clinic.holds(), digests(&studies[1]));
 }

@@ -32,14 +32,6 @@ async fn send(gateway: &Gateway, study: &Study) {
     sender.release().await;
 }
 
-async fn stored(gateway: &Gateway) {
-    eventually("all to be stored", async || {
-        let status = gateway.api("/api/v1/status").await;
-        (status["spool"]["waiting"] == 0 && status["object_store"]["waiting"] == 0).then_some(())
-    })
-    .await;
-}
-
 async fn report(gateway: &Gateway) -> Value {
     gateway.api("/api/v1/scrub").await
 }
@@ -127,7 +119,7 @@ async fn all_is_found(gateway: Gateway, store: Arc<dyn ObjectStore>, spool_keeps
     let study = small_objects(1, 8);
     send(&gateway, &study).await;
     gateway.delivered("partner", study.len()).await;
-    stored(&gateway).await;
+    gateway.stored(study.len()).await;
     eventually("a round that read everything", async || {
         (report(&gateway).await["last"]["verified"] == study.len()).then_some(())
     })
@@ -234,7 +226,7 @@ async fn a_round_that_a_crash_cut_off_goes_on_where_it_was() {
     let study = small_objects(2, 100);
     send(&gateway, &study).await;
     gateway.delivered("partner", study.len()).await;
-    stored(&gateway).await;
+    gateway.stored(study.len()).await;
     // One for which every image is old enough.
     let settled = Timestamp::now() + jiff::SignedDuration::from_secs(2);
     let begun = eventually("a round to be in its second page", async || {
@@ -266,7 +258,7 @@ async fn a_store_that_goes_in_mid_round_loses_nothing_and_the_round_goes_on_when
     let study = small_objects(3, 40);
     send(&gateway, &study).await;
     gateway.delivered("partner", study.len()).await;
-    stored(&gateway).await;
+    gateway.stored(study.len()).await;
 
     for fault in [Fault::Refuse, Fault::Answer(503, "SlowDown"), Fault::Answer(404, "NoSuchBucket")]
     {

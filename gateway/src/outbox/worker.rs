@@ -5,6 +5,7 @@
 //! waits or is in another's hands; if so it gives back what it has not begun. When the partner as a whole cannot be had,
 //! all of its workers wait together, and a person's retry or the time ends the wait.
 
+use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ struct Line {
     association: Association,
     wanted: Wanted,
     used: Instant,
+    /// Whether it served an earlier batch, and has lain idle since.
+    rested: bool,
     /// Given up with it.
     _place: Place,
 }
@@ -92,7 +95,7 @@ struct Order {
 enum Next {
     /// The next instance.
     GoOn,
-    /// The same, on a new association.
+    /// What is not dealt with yet, on a new association.
     Reconnect,
     /// Nothing: something more urgent waits, or the node stops.
     GiveBack,
@@ -216,6 +219,9 @@ impl Worker {
     /// Sends what was claimed, in order; what cannot be begun is given back.
     async fn send_all(&self, claims: &[Claim], in_hand: InHand<'_>, line: &mut Option<Line>) {
         let claims = self.not_there_yet(claims).await;
+        if let Some(line) = line {
+            line.rested = true;
+        }
         let mut rest = claims.as_slice();
         while !rest.is_empty() {
             let needed = kinds(rest);
@@ -324,7 +330,7 @@ impl Worker {
         };
         place.opened();
         self.note_answers(&association, contexts);
-        Ok(Line { association, wanted, used: Instant::now(), _place: place })
+        Ok(Line { association, wanted, used: Instant::now(), rested: false, _place: place })
     }
 
     /// Remembers what the partner takes, beside the sending.
@@ -392,6 +398,14 @@ impl Worker {
             let mut throttle = self.team.throttle(rate);
             let sent = store_scu::send(&mut line.association, &mut pieces, &mut throttle).await;
             line.used = Instant::now();
+            // The partner may have gone, or hung up, since the last batch. That is nobody's failure, and nothing waits for it.
+            if mem::take(&mut line.rested)
+                && let Sent::Broken(why) = &sent
+                && why.kind != FailureKind::TimedOut
+            {
+                tracing::info!(partner = self.team.partner().name, why = %why, "association broke while it was idle; a new one is opened");
+                return (Next::Reconnect, position);
+            }
             if let (Sent::Answered(_, description, begun), None) = (&sent, rate) {
                 self.team.passed(*begun, description.length);
             }
