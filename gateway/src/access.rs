@@ -1,20 +1,53 @@
-//! Who may see what. The one place that says it: queries and retrievals over DICOM ask here, and the index puts the answer into
-//! each statement, so that what a peer may not see is not found rather than filtered out.
+//! Who may see what. The one place that says it: queries and retrievals over DICOM and DICOMweb ask here, and the index puts the
+//! answer into each statement, so that what a peer may not see is not found rather than filtered out.
 
 use gantry_store::dicom::AeTitle;
 use gantry_store::index::Scope;
 
 use crate::association::admission::Sender;
-use crate::config::Config;
+use crate::config::{Config, Permission};
 use crate::partner::connect::Callee;
+
+/// Who asks, by configured name.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Peer {
+    /// Another organisation.
+    Partner(String),
+    /// A system of this one.
+    Source(String),
+}
+
+impl Peer {
+    /// Its configured name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Partner(name) | Self::Source(name) => name,
+        }
+    }
+
+    /// Whether the configuration lets it do that. Sources always store.
+    pub fn may(&self, config: &Config, permission: Permission) -> bool {
+        match self {
+            Self::Partner(name) => config.partner(name).is_some_and(|it| it.may(permission)),
+            Self::Source(_) if permission == Permission::Send => true,
+            Self::Source(name) => config.source(name).is_some_and(|it| it.may(permission)),
+        }
+    }
+}
+
+impl From<&Sender> for Peer {
+    fn from(sender: &Sender) -> Self {
+        let peer = if sender.partner { Self::Partner } else { Self::Source };
+        peer(sender.name.clone())
+    }
+}
 
 /// What a peer may see: a partner what is addressed to it or shared with it, a source what it sent. What goes to a partner under
 /// a protection it does not see here: it would see whose it is.
-pub fn scope(peer: &Sender) -> Scope {
-    if peer.partner {
-        Scope::Partner { name: peer.name.clone(), protected: false }
-    } else {
-        Scope::Source(peer.name.clone())
+pub fn scope(peer: &Peer) -> Scope {
+    match peer {
+        Peer::Partner(name) => Scope::Partner { name: name.clone(), protected: false },
+        Peer::Source(name) => Scope::Source(name.clone()),
     }
 }
 

@@ -46,8 +46,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// This node's identity and whom it believes; there whenever a listener, a partner or the web needs it.
     pub tls: Option<Tls>,
-    /// Pages, API and DICOMweb.
+    /// Pages and API.
     pub web: Option<Web>,
+    /// DICOMweb.
+    pub dicomweb: Option<Dicomweb>,
     /// When a received instance counts, and what is too much.
     pub intake: Intake,
     /// Bounds of every association.
@@ -288,6 +290,21 @@ pub enum WebTls {
     Off,
 }
 
+/// `[dicomweb]`: where sources and partners find, fetch and store over HTTP (PS3.18). A listener of its own, so that who may
+/// reach it need not reach the pages, and no browser is asked for a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dicomweb {
+    /// Where to listen; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// Whether it is https, with the certificate of `[tls]`; whoever calls shows a certificate, or a token.
+    pub encrypted: bool,
+    /// What clients call it, without a slash at the end: what Retrieve URL (0008,1190) and URIs of bulk data begin with. `None`
+    /// where nothing is written and the address does not tell.
+    pub url: Option<String>,
+    /// Origins of pages that may ask from a browser (`https://viewer.example`).
+    pub origins: Vec<String>,
+}
+
 /// `[intake]`: when a received instance counts, and what is too much.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Intake {
@@ -458,6 +475,8 @@ pub struct Source {
     pub fetch: bool,
     /// Certificates it may show. `None`: any of the authorities', or none on a plaintext listener.
     pub certificate: Option<Vec<Fingerprint>>,
+    /// What it shows as a bearer token at DICOMweb (RFC 6750); `None`: it shows a certificate there, or nothing opens.
+    pub token: Option<Secret>,
     /// What it may do beside storing: query and retrieve what it sent.
     pub may: BTreeSet<Permission>,
     /// Names of sources and partners to whom it may have something sent by C-MOVE, beside itself.
@@ -487,6 +506,8 @@ pub struct Partner {
     /// The certificates it may show, both when it calls and when it is called. With any, the certificate is its
     /// identity and the AE title a claim; with none, its certificate must be an authority's and bear its host name.
     pub certificates: Vec<Fingerprint>,
+    /// What it shows as a bearer token at DICOMweb (RFC 6750); `None`: it shows a certificate there, or nothing opens.
+    pub token: Option<Secret>,
     /// When the last of these certificates expires.
     pub certificates_until: Option<Timestamp>,
     /// How many associations to it at once; one more is kept for emergencies.

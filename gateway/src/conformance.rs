@@ -66,6 +66,7 @@ fn write(out: &mut String, config: Option<&Config>) -> fmt::Result {
     association(out)?;
     queries(out)?;
     retrieval(out)?;
+    dicomweb(out)?;
     rest(out)?;
     match config {
         Some(config) => node(out, config),
@@ -182,6 +183,25 @@ fn retrieval(out: &mut String) -> fmt::Result {
          | A801H | the destination is nobody to whom the asker may have something sent |\n\
          | A900H | no level, one that the model has not, or no unique key of it |\n\
          | FE00H | cancelled |\n"
+    )
+}
+
+fn dicomweb(out: &mut String) -> fmt::Result {
+    writeln!(
+        out,
+        "## DICOMweb\n\nWith `[dicomweb]`, under `/dicomweb`, by HTTP/1.1, for callers that show their certificate or a bearer token \
+         (RFC 6750). What a caller may see is what it may see by C-FIND; all else is not there.\n\n\
+         | service | resources | as |\n|---|---|---|\n\
+         | QIDO-RS (PS3.18 10.6) | studies, series, instances, at every level | `application/dicom+json`, `application/dicom+xml` in parts |\n\
+         | WADO-RS (PS3.18 10.4) | study, series, instance | `application/dicom`, in parts or, of an instance, alone; as kept, or in \
+         Explicit or Implicit VR Little Endian |\n\
+         | | metadata of these, as far as the pixel data | as QIDO-RS |\n\
+         | | frames | `application/octet-stream`, or as compressed as they are kept |\n\
+         | | bulk data, of an object that can be read uncompressed | `application/octet-stream`; ranges of bytes |\n\n\
+         Keys, return keys and matching are those of C-FIND above; UIDs are listed with commas. An attribute that is no key is refused \
+         (400), as is a sequence. `limit` is at most 5000, and an answer that this cut says so in a Warning field. `fuzzymatching`, \
+         `emptyvaluematching` and `multiplevaluematching` are not done, and that is said likewise. A search that finds nothing is \
+         answered 204, a retrieval 404.\n"
     )
 }
 

@@ -105,6 +105,7 @@ mod tests {
             origin: facts(1).origin,
             transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
             named: None,
+            study: None,
         };
         receiver.begin(announced).await?;
         for chunk in data_set.chunks(step) {
@@ -172,6 +173,7 @@ mod tests {
             origin: facts(1).origin,
             transfer_syntax: gantry_store::dicom::TransferSyntax::explicit_vr_little_endian(),
             named: None,
+            study: None,
         };
         receiver.begin(announced).await.unwrap();
         receiver.data(vec![Bytes::from_static(&[8, 0, 5, 0])]).await.unwrap();

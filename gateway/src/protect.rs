@@ -312,6 +312,50 @@ impl Outgoing {
         }
     }
 
+    /// Hands on some of its bytes. Blocks. What does not exist is an error.
+    pub fn range<E: From<SealedError>>(
+        &self,
+        range: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let short = || SealedError::Io(io::ErrorKind::UnexpectedEof.into());
+        if range.start > range.end || range.end > self.length {
+            return Err(short().into());
+        }
+        match &self.content {
+            Content::Memory(bytes) => {
+                let to = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                take(bytes.get(to(range.start)..to(range.end)).ok_or_else(short)?)
+            }
+            Content::Sealed(received) => {
+                let (mut buffer, mut at) = (Vec::new(), range.start);
+                while at < range.end {
+                    let length = (range.end - at).min(READ);
+                    buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+                    received.range(at, &mut buffer)?;
+                    take(&buffer)?;
+                    at += length;
+                }
+                Ok(())
+            }
+            // It is made anew from its beginning each time.
+            Content::Protected(..) => {
+                let mut at = 0;
+                self.pieces(|piece, _| {
+                    let (begin, end) = (at, at + piece.len() as u64);
+                    at = end;
+                    let within = |at: u64| usize::try_from(at.clamp(begin, end) - begin);
+                    match (within(range.start), within(range.end)) {
+                        (Ok(first), Ok(last)) if first < last => {
+                            take(piece.get(first..last).unwrap_or_default())
+                        }
+                        _ => Ok(()),
+                    }
+                })
+            }
+        }
+    }
+
     /// The same instance in another encoding, by `convert`: data set in, data set out. Needs the whole data set in memory.
     pub fn converted<E: From<SealedError>>(
         self,

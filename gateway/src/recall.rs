@@ -114,6 +114,7 @@ impl Recaller {
                 },
                 transfer_syntax: TransferSyntax::explicit_vr_little_endian(),
                 named: Some((class, wanted.sop_instance.clone())),
+                study: None,
             })
             .await?;
         receiver.data(vec![Bytes::from(bytes)]).await?;

@@ -44,7 +44,7 @@ use crate::scrub::{self, Pace, Scrub};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
-use crate::web::{self, Sessions, WebState};
+use crate::web::{self, DicomwebState, Sessions, WebState};
 
 /// Why a node does not start.
 #[derive(Debug, Error)]
@@ -83,6 +83,9 @@ pub enum StartError {
     /// The web listener's TLS identity cannot be used.
     #[error("cannot use TLS for the pages")]
     WebTls(#[source] Box<TlsError>),
+    /// The TLS identity of DICOMweb's listener cannot be used.
+    #[error("cannot use TLS for DICOMweb")]
+    DicomwebTls(#[source] Box<TlsError>),
 }
 
 /// A running node.
@@ -92,6 +95,8 @@ pub struct Node {
     pub listeners: Vec<(String, SocketAddr)>,
     /// Where the pages are; `None` without `[web]`.
     pub web: Option<String>,
+    /// Where DICOMweb is, without its path; `None` without `[dicomweb]`.
+    pub dicomweb: Option<String>,
     state: WebState,
     receiving: CancellationToken,
     draining: CancellationToken,
@@ -183,6 +188,7 @@ impl Node {
     /// Opens the store, repairs what a crash left behind, and starts to receive, send and show.
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let pages_on = bind_web(&mut config).await?;
+        let dicomweb_on = bind_dicomweb(&mut config).await?;
         let config = Arc::new(config);
         let store = Store::open(&config).await?;
         let Store { spool, objects, index, delivered, owner } = store.clone();
@@ -261,6 +267,12 @@ impl Node {
             objects: objects.clone(),
             converting: std::sync::Mutex::default(),
         });
+        if let Some((listener, tls)) = dicomweb_on {
+            let state = DicomwebState::new(&state, library.clone());
+            let router = web::dicomweb_router(state);
+            pages.spawn(web::serve(listener, tls, router, serving.clone()));
+        }
+        let dicomweb = config.dicomweb.as_ref().and_then(|dicomweb| dicomweb.url.clone());
         let shared = Arc::new(worker::Shared {
             config: config.clone(),
             index: index.clone(),
@@ -316,6 +328,7 @@ impl Node {
         Ok(Self {
             listeners,
             web,
+            dicomweb,
             state,
             receiving,
             draining,
@@ -585,13 +598,38 @@ async fn bind_web(
             Some(tls::https_config(identity).map_err(|error| StartError::WebTls(Box::new(error)))?),
         ),
     };
-    // Every address is no address to go to; whoever reads the link here is on this machine.
-    let host = match settings.address.ip() {
-        ip if ip.is_unspecified() => format!("localhost:{}", settings.address.port()),
-        _ => settings.address.to_string(),
-    };
+    let host = host_of(settings.address);
     settings.url.get_or_insert_with(|| format!("{scheme}://{host}"));
     Ok(Some((listener, tls)))
+}
+
+/// The same for DICOMweb.
+async fn bind_dicomweb(
+    config: &mut Config,
+) -> Result<Option<(TcpListener, Option<Arc<ServerConfig>>)>, StartError> {
+    let Some(settings) = &mut config.dicomweb else { return Ok(None) };
+    let address = settings.address;
+    let bind = |source| StartError::Web { address, source };
+    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    settings.address = listener.local_addr().map_err(bind)?;
+    let (scheme, tls) = match config.tls.as_ref().filter(|_| settings.encrypted) {
+        None => ("http", None),
+        Some(tls) => {
+            let failed = |error| StartError::DicomwebTls(Box::new(error));
+            ("https", Some(tls::dicomweb_config(tls).map_err(failed)?))
+        }
+    };
+    let host = host_of(settings.address);
+    settings.url.get_or_insert_with(|| format!("{scheme}://{host}"));
+    Ok(Some((listener, tls)))
+}
+
+/// What to call a listener. Every address is no address to go to; whoever reads this is on this machine.
+fn host_of(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("localhost:{}", address.port()),
+        _ => address.to_string(),
+    }
 }
 
 /// Starts the administration socket.

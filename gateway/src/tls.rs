@@ -141,6 +141,24 @@ pub fn https_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> 
     Ok(Arc::new(config))
 }
 
+/// For DICOMweb: whoever shows a certificate is known by it, if one of the authorities issued it; whoever shows none may have a
+/// token. Speaks HTTP/1.1.
+pub fn dicomweb_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let (chain, key) = read_identity(&tls.identity)?;
+    let authorities = Arc::new(read_authorities(&tls.authorities)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| TlsError::SetUp { source: rustls::Error::General(error.to_string()) })?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(|source| TlsError::SetUp { source })?;
+    let config = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key);
+    let mut config = without_resumption(config.map_err(|source| TlsError::SetUp { source })?);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// For calling a partner: its certificate must come from one of the authorities and be in force. With `pins` it must
 /// be one of them, and the host name is not looked at; without, it must bear the host name.
 pub fn client_config(tls: &Tls, pins: &[Fingerprint]) -> Result<Arc<ClientConfig>, TlsError> {

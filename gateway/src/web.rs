@@ -10,8 +10,10 @@
 mod admin;
 mod api;
 mod assets;
+mod dicomweb;
 mod guard;
 mod health;
+mod incoming;
 mod live;
 mod pages;
 mod parcel;
@@ -20,6 +22,7 @@ mod problem;
 mod remedy;
 mod server;
 pub mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -44,6 +47,7 @@ use crate::retention::{Keeper, Mark};
 use crate::scrub;
 use crate::telemetry::metrics::Metrics;
 
+pub use dicomweb::{DicomwebState, router as dicomweb_router};
 pub use server::{serve, serve_admin};
 pub use session::Sessions;
 

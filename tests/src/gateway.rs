@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub struct Setup {
     parties: String,
     routes: usize,
     environment: Vec<(String, String)>,
+    /// Lines of `[dicomweb]`, and the tokens of those who may use it.
+    dicomweb: String,
+    tokens: Vec<String>,
 }
 
 impl Setup {
@@ -69,6 +73,8 @@ impl Setup {
             allow: "127.0.0.0/8".to_owned(),
             data_dir: None,
             log_level: "info".to_owned(),
+            dicomweb: String::new(),
+            tokens: Vec::new(),
             max_associations: 64,
             intake: format!("reserve = \"0B\"\n{WHOLE_DISK}"),
             object_store: String::new(),
@@ -169,6 +175,19 @@ impl Setup {
     pub fn alarm(mut self, lines: &str) -> Self {
         self.alarm = format!("[alarm]\n{lines}\n");
         self
+    }
+
+    /// With DICOMweb, and these lines in its section.
+    pub fn dicomweb(mut self, lines: &str) -> Self {
+        self.dicomweb = format!("[dicomweb]\naddress = \"127.0.0.1:0\"\n{lines}\n");
+        self
+    }
+
+    /// With a bearer token for the partner or source that was named last.
+    pub fn token(mut self, token: &str) -> Self {
+        self.tokens.push(token.to_owned());
+        let number = self.tokens.len();
+        self.party(&format!("token-file = \"token-{number}\"\n"))
     }
 
     /// With a source.
@@ -281,6 +300,7 @@ impl Setup {
             plaintext: None,
             tls: None,
             web: None,
+            dicomweb: None,
         };
         gateway.start().await;
         gateway
@@ -320,6 +340,7 @@ impl Setup {
             rest,
             self.database.clone(),
             self.alarm.clone(),
+            self.dicomweb.clone(),
             self.parties.clone(),
         ]
         .concat()
@@ -343,6 +364,7 @@ pub struct Gateway {
     plaintext: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     web: Option<SocketAddr>,
+    dicomweb: Option<String>,
 }
 
 impl Gateway {
@@ -359,6 +381,12 @@ impl Gateway {
         assert!(self.process.is_none(), "the node runs already");
         let toml = self.setup.toml(&self.data_dir);
         std::fs::write(self.config(), toml).expect("the configuration can be written");
+        for (number, token) in (1..).zip(&self.setup.tokens) {
+            let file = self.folder.path().join(format!("token-{number}"));
+            std::fs::write(&file, token).expect("a token can be written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))
+                .expect("a token can be made private");
+        }
         let mut command = leashed(program());
         command.arg("serve").arg("--config").arg(self.config()).arg("--json");
         command.env_remove("RUST_LOG").envs(self.setup.environment.iter().cloned());
@@ -383,6 +411,7 @@ impl Gateway {
         self.plaintext = address(0);
         self.tls = address(1);
         self.web = ready["web"].as_str().and_then(|url| url.rsplit("//").next()?.parse().ok());
+        self.dicomweb = ready["dicomweb"].as_str().map(|url| format!("{url}/dicomweb"));
         self.process = Some(process);
     }
 
@@ -394,6 +423,11 @@ impl Gateway {
     /// Where it listens with TLS.
     pub fn tls(&self) -> SocketAddr {
         self.tls.expect("the node has a TLS listener")
+    }
+
+    /// What its DICOMweb is called.
+    pub fn dicomweb(&self) -> &str {
+        self.dicomweb.as_deref().expect("the node answers DICOMweb")
     }
 
     /// Where its pages are.

@@ -70,6 +70,7 @@ struct Summary<'a> {
     bucket: Option<BucketSummary<'a>>,
     listeners: Vec<ListenerSummary<'a>>,
     web: Option<WebSummary>,
+    dicomweb: Option<WebSummary>,
     sources: Vec<SourceSummary<'a>>,
     partners: Vec<PartnerSummary<'a>>,
     routes: Vec<RouteSummary<'a>>,
@@ -467,6 +468,10 @@ impl<'a> Summary<'a> {
                     WebTls::Off => "off",
                 },
             }),
+            dicomweb: config.dicomweb.as_ref().map(|it| WebSummary {
+                address: it.address.to_string(),
+                tls: if it.encrypted { "on" } else { "off" },
+            }),
             sources: config
                 .sources
                 .iter()
@@ -551,6 +556,11 @@ fn show(config: &Config, node: &Summary<'_>, output: Output) -> Result<(), Failu
     if let Some(web) = &node.web {
         let scheme = if web.tls == "off" { "http" } else { "https" };
         output.line(format_args!("  shows pages on {scheme}://{}", web.address))?;
+    }
+    if let Some(dicomweb) = &node.dicomweb {
+        let scheme = if dicomweb.tls == "off" { "http" } else { "https" };
+        output
+            .line(format_args!("  answers DICOMweb on {scheme}://{}/dicomweb", dicomweb.address))?;
     }
     match node.sources.as_slice() {
         [] => output.line("  takes images from no source of its own")?,

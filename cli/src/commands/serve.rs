@@ -38,6 +38,7 @@ pub(crate) struct Arguments {
 struct Ready<'a> {
     listeners: Vec<Listening<'a>>,
     web: Option<&'a str>,
+    dicomweb: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -69,9 +70,15 @@ pub(crate) async fn run(
         tracing::info!(listener = name, %address, "listening");
     }
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.address.to_string()).collect();
-    tracing::info!(listeners = addresses.join(","), web = node.web.as_deref(), "node ready");
+    tracing::info!(
+        listeners = addresses.join(","),
+        web = node.web.as_deref(),
+        dicomweb = node.dicomweb.as_deref(),
+        "node ready"
+    );
     if output.is_json() {
-        output.json(&Ready { listeners, web: node.web.as_deref() })?;
+        let (web, dicomweb) = (node.web.as_deref(), node.dicomweb.as_deref());
+        output.json(&Ready { listeners, web, dicomweb })?;
     }
 
     let signal = signals.next().await;
@@ -113,7 +120,10 @@ pub(crate) fn cannot_start(error: &StartError) -> Failure {
                 _ => failure,
             }
         }
-        StartError::Keyring(_) | StartError::WebTls(_) | StartError::Listener(_) => failure(Exit::Usage),
+        StartError::Keyring(_)
+        | StartError::WebTls(_)
+        | StartError::DicomwebTls(_)
+        | StartError::Listener(_) => failure(Exit::Usage),
         StartError::DataDir { source, path } => match source.kind() {
             std::io::ErrorKind::PermissionDenied => failure(Exit::Permission)
                 .hint(format_args!("give this user {}, or start as the user that owns it", path.display())),

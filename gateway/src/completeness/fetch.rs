@@ -238,6 +238,7 @@ mod tests {
             counted: true,
             fetch: true,
             certificate: None,
+            token: None,
             may: std::collections::BTreeSet::new(),
             move_to: Vec::new(),
         }

@@ -339,6 +339,7 @@ impl Check {
             file.node.as_ref().map(Spanned::span),
             file.tls.as_ref().map(Spanned::span),
             file.web.as_ref().map(Spanned::span),
+            file.dicomweb.as_ref().map(Spanned::span),
             file.intake.as_ref().map(Spanned::span),
             file.association.as_ref().map(Spanned::span),
             file.object_store.as_ref().map(Spanned::span),
@@ -369,6 +370,7 @@ impl Check {
         let has_tls = main.file.tls.is_some();
         let listeners = self.listeners(main, has_tls);
         let web = self.web(main, &listeners, tls.as_ref());
+        let dicomweb = self.dicomweb(main, &listeners, web.as_ref());
         let mut names = Names::default();
         if let Some(own) = own {
             names.certificates.insert(own, "this node".to_owned());
@@ -383,6 +385,7 @@ impl Check {
             listeners,
             tls,
             web,
+            dicomweb,
             intake: self.intake(main),
             limits: self.limits(main),
             object_store: self.object_store(main),

@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) listener: Vec<Spanned<ListenerSection>>,
     pub(super) tls: Option<Spanned<TlsSection>>,
     pub(super) web: Option<Spanned<WebSection>>,
+    pub(super) dicomweb: Option<Spanned<DicomwebSection>>,
     pub(super) intake: Option<Spanned<IntakeSection>>,
     pub(super) association: Option<Spanned<AssociationSection>>,
     pub(super) object_store: Option<Spanned<ObjectStoreSection>>,
@@ -90,6 +91,16 @@ pub(super) struct WebSection {
     pub(super) url: Text,
     pub(super) certificate: Text,
     pub(super) key: Text,
+}
+
+/// `[dicomweb]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DicomwebSection {
+    pub(super) address: Text,
+    pub(super) tls: Text,
+    pub(super) url: Text,
+    pub(super) allow_origins: Texts,
 }
 
 /// `[intake]`
@@ -180,6 +191,7 @@ pub(super) struct SourceSection {
     pub(super) called: Texts,
     pub(super) address: Text,
     pub(super) certificate: Text,
+    pub(super) token_file: Text,
     pub(super) count: Text,
     pub(super) fetch: Option<Spanned<bool>>,
     pub(super) may: Texts,
@@ -196,6 +208,7 @@ pub(super) struct PartnerSection {
     pub(super) address: Text,
     pub(super) tls: Text,
     pub(super) certificate: Text,
+    pub(super) token_file: Text,
     pub(super) associations: Option<Spanned<toml::Value>>,
     pub(super) rate: Text,
     pub(super) off_peak: Text,

@@ -91,6 +91,8 @@ pub struct Announced {
     pub transfer_syntax: TransferSyntax,
     /// What the command says it is; `None` where nobody said (a file).
     pub named: Option<(SopClassUid, SopInstanceUid)>,
+    /// The study that it must be of, where that was said (PS3.18 10.5.1).
+    pub study: Option<StudyInstanceUid>,
 }
 
 /// The one way into the spool, shared by all who bring instances.
@@ -342,6 +344,10 @@ fn describe(announced: Announced, scan: Scan, digest: Digest) -> Result<Describe
             let (name, tag) = ("SOP Instance UID", tags::SOP_INSTANCE_UID);
             return Err(IntakeError::Mismatch { name, tag });
         }
+    }
+    if announced.study.as_ref().is_some_and(|announced| *announced != study) {
+        let (name, tag) = ("Study Instance UID", tags::STUDY_INSTANCE_UID);
+        return Err(IntakeError::Mismatch { name, tag });
     }
     let Announced { origin, transfer_syntax, .. } = announced;
     Ok(Described { origin, transfer_syntax, sop_class, sop_instance, study, series, scan, digest })

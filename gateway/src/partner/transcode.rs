@@ -150,7 +150,7 @@ pub fn measure() -> (u64, Duration) {
 /// Whether what is around the pixel data can be read: the native syntaxes, and those of PS3.5 A.4, which may hold an
 /// object without pixel data even where these have no decoder here. Of a private syntax nobody knows what is encoded
 /// how, and with JPIP the pixels are elsewhere (PS3.5 A.6).
-fn is_readable(from: &TransferSyntax) -> bool {
+pub fn is_readable(from: &TransferSyntax) -> bool {
     let encapsulated = ["1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.8."];
     match from.uid() {
         uids::JPIP_REFERENCED

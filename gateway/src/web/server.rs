@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +21,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::config::Fingerprint;
+use crate::tls;
 
 /// Connections at once. Further ones wait in the kernel's queue until one of these ends.
 const MOST_CONNECTIONS: usize = 512;
@@ -35,21 +38,29 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long to leave a listener alone that cannot accept: most often no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves the web's listener until stopped; with `tls`, https and nothing else.
+/// The certificate that a client showed in its TLS handshake; an extension of each request over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown(pub(super) Option<Fingerprint>);
+
+/// Serves a listener until stopped; with `tls`, https and nothing else.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    encrypted: Option<Arc<ServerConfig>>,
     router: Router,
     stop: CancellationToken,
 ) {
-    let tls = tls.map(TlsAcceptor::from);
+    let encrypted = encrypted.map(TlsAcceptor::from);
     run(listener, &stop, |stream, stop| {
-        let (tls, router) = (tls.clone(), router.clone());
+        let (encrypted, router) = (encrypted.clone(), router.clone());
         async move {
-            match tls {
+            match encrypted {
                 None => converse(stream, router, stop).await,
-                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, router, stop).await,
+                Some(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let shown = shown.and_then(|chain| chain.first()).map(tls::fingerprint);
+                        converse(stream, router.layer(Extension(Shown(shown))), stop).await;
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "web client failed the TLS handshake");
                     }

@@ -112,7 +112,7 @@ async fn answer<S: Stream>(
     asked: &Asked,
 ) -> Result<(u64, Result<Status, Refused>), WireError> {
     let Asked { query, character_set } = asked;
-    let scope = access::scope(&session.sender);
+    let scope = access::scope(&(&session.sender).into());
     let index = &session.node.commitments.index;
     let pending =
         if query.unsupported().is_empty() { Status::PENDING } else { Status::PENDING_WITH_WARNING };

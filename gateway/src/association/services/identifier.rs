@@ -98,16 +98,7 @@ pub fn answer<'v>(
     };
     data_set.put(Element::new(tags::QUERY_RETRIEVE_LEVEL, VR::CS, level));
     for (tag, text) in values {
-        let vr = dictionary_vr(tag);
-        let value = match vr {
-            VR::US => text
-                .split('\\')
-                .filter_map(|number| number.parse::<u16>().ok())
-                .flat_map(u16::to_le_bytes)
-                .collect(),
-            _ => set.encode(text).unwrap_or_default(),
-        };
-        data_set.put(Element::new(tag, vr, value));
+        data_set.put(element(tag, text, &set));
     }
     let form = match syntax.layout() {
         Layout::ImplicitLittle => Form::Implicit,
@@ -116,6 +107,20 @@ pub fn answer<'v>(
     let mut bytes = Vec::with_capacity(512);
     data_set.write(form, &mut bytes);
     bytes
+}
+
+/// An attribute of an answer, of a text or of numbers in digits.
+pub fn element(tag: Tag, text: &str, set: &Written) -> Element {
+    let vr = dictionary_vr(tag);
+    let value = match vr {
+        VR::US => text
+            .split('\\')
+            .filter_map(|number| number.parse::<u16>().ok())
+            .flat_map(u16::to_le_bytes)
+            .collect(),
+        _ => set.encode(text).unwrap_or_default(),
+    };
+    Element::new(tag, vr, value)
 }
 
 #[cfg(test)]

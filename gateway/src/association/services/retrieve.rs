@@ -170,7 +170,7 @@ async fn items(
     let identifier = Identifier::read(bytes, syntax).map_err(|_| {
         Refused(Status::DATA_SET_MISMATCH, "the identifier cannot be read, or has no level")
     })?;
-    let scope = access::scope(&session.sender);
+    let scope = access::scope(&(&session.sender).into());
     let index = &session.node.commitments.index;
     let wanted = if identifier.level == Level::Patient {
         let studies = studies_of_patient(index, &identifier, root.patient_root, &scope).await?;

@@ -32,6 +32,7 @@ pub async fn serve<S: Stream>(
                 origin: origin(session),
                 transfer_syntax: negotiated.transfer_syntax.clone(),
                 named: Some((request.sop_class.clone(), request.sop_instance.clone())),
+                study: None,
             };
             receive(session, wire, context, announced).await?
         }

@@ -187,7 +187,7 @@ impl Check {
         Some(path)
     }
 
-    fn secret(
+    pub(super) fn secret(
         &mut self,
         section: &Section<'_>,
         written: &Text,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 
 use super::super::{
-    Acknowledge, Delivery, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node, Tls, Web,
-    WebTls, values,
+    Acknowledge, Delivery, Dicomweb, Intake, Limits, Listener, ListenerTls, Log, LogFormat, Node,
+    Tls, Web, WebTls, values,
 };
 use super::{Bad, Check, Section, Written, each, file, words};
 
@@ -227,6 +227,50 @@ impl Check {
         let tells = address.port() != 0 && !address.ip().is_unspecified();
         let url = url.or_else(|| tells.then(|| format!("{scheme}://{address}")));
         Some(Web { address, tls, url })
+    }
+
+    pub(super) fn dicomweb(
+        &mut self,
+        main: &Written,
+        listeners: &[Listener],
+        web: Option<&Web>,
+    ) -> Option<Dicomweb> {
+        let (section, body) = Section::of(main, main.file.dicomweb.as_ref()?);
+        let help =
+            "Write an address of this machine and a port, such as address = \"0.0.0.0:8443\".";
+        let written = self.required(&section, "address", body.address.as_ref(), help);
+        let address = self.text(&section, &body.address, words::listen_address);
+        let words = [("on", Some(true)), ("off", Some(false)), ("mutual", None)];
+        let encrypted =
+            self.text(&section, &body.tls, |text| words::one_of("tls of DICOMweb", text, &words));
+        let url = self.text(&section, &body.url, words::web_url);
+        let origins = self.texts(&section, &body.allow_origins, words::web_url);
+
+        let (written, address) = (written?, address?);
+        let mut taken: BTreeMap<_, _> =
+            listeners.iter().map(|other| (other.address, "a [[listener]]".to_owned())).collect();
+        taken.extend(web.map(|web| (web.address, "[web]".to_owned())));
+        self.address_is_free(&section, written.span(), address, &mut taken);
+        let loopback = address.ip().is_loopback();
+        let encrypted = encrypted.unwrap_or(!loopback || main.file.tls.is_some());
+        if encrypted && main.file.tls.is_none() {
+            let help = "Write [tls] with certificate, key and authorities; or listen on 127.0.0.1.";
+            let message = "DICOMweb needs [tls] beyond this machine";
+            self.problem(&section, written.span(), Bad::new(message, "not loopback", help));
+        }
+        if let (false, false, Some(off)) = (encrypted, loopback, &body.tls) {
+            let bad = Bad::new(
+                "images and tokens travel in plain text",
+                "beyond this machine",
+                "Leave tls out; or keep \"off\" if a proxy on a network of its own encrypts, and set url to its https address.",
+            );
+            self.warning(&section, off.span(), bad);
+        }
+        let scheme = if encrypted { "https" } else { "http" };
+        let tells = address.port() != 0 && !address.ip().is_unspecified();
+        let url = url.or_else(|| tells.then(|| format!("{scheme}://{address}")));
+        let origins = origins.into_iter().map(|(_, origin)| origin).collect();
+        Some(Dicomweb { address, encrypted, url, origins })
     }
 
     pub(super) fn intake(&mut self, main: &Written) -> Intake {

@@ -7,7 +7,7 @@ use rustls::RootCertStore;
 use serde_spanned::Spanned;
 
 use super::super::{
-    Compress, Fingerprint, Partner, PartnerTls, Permission, ProofMeans, RecallMeans, Source,
+    Compress, Fingerprint, Partner, PartnerTls, Permission, ProofMeans, RecallMeans, Secret, Source,
 };
 use super::{Bad, Check, Section, Text, Texts, Written, file, words};
 
@@ -17,6 +17,7 @@ pub(super) struct Names {
     pub(super) taken: BTreeMap<String, String>,
     pub(super) ae_titles: BTreeMap<AeTitle, String>,
     pub(super) certificates: BTreeMap<Fingerprint, String>,
+    tokens: Vec<(Secret, String)>,
 }
 
 /// The names of all sources and partners, as they are written.
@@ -27,6 +28,9 @@ fn everybody<'a>(files: &[&'a Written]) -> BTreeSet<&'a str> {
         files.iter().flat_map(|file| file.file.partner.iter()).map(|it| &it.get_ref().name);
     sources.chain(partners).flatten().map(|name| name.get_ref().as_str()).collect()
 }
+
+/// Characters of the shortest bearer token: 128 bits in hexadecimal.
+const SHORTEST_TOKEN: usize = 32;
 
 impl Check {
     pub(super) fn sources(
@@ -54,6 +58,7 @@ impl Check {
                 let who = name.as_deref().unwrap_or_default();
                 self.pins(&section, certificate, who, names, authorities).0
             });
+            let token = self.token(&section, &body.token_file, name.as_deref(), names);
             let words =
                 [("query", Some(Permission::Query)), ("retrieve", Some(Permission::Retrieve))];
             let understand = |text: &str| words::one_of("a permission of a source", text, &words);
@@ -69,6 +74,7 @@ impl Check {
                     counted,
                     fetch,
                     certificate,
+                    token,
                     may,
                     move_to,
                 });
@@ -173,6 +179,7 @@ impl Check {
                 (Vec::new(), None)
             }
         };
+        let token = self.token(section, &body.token_file, name.as_deref(), names);
         let may = match &body.may {
             Some(_) => self.permissions(section, &body.may),
             None => BTreeSet::from([Permission::Receive]),
@@ -187,6 +194,7 @@ impl Check {
             tls: tls.unwrap_or_default(),
             certificates,
             certificates_until,
+            token,
             associations: self.associations(section, body),
             pace: self.pace(section, body),
             compress: self.compress(section, &body.compress),
@@ -201,6 +209,36 @@ impl Check {
                 .collect(),
             phone,
         })
+    }
+
+    /// The bearer token of a source or partner. Nobody else may have the same.
+    fn token(
+        &mut self,
+        section: &Section<'_>,
+        written: &Text,
+        name: Option<&str>,
+        names: &mut Names,
+    ) -> Option<Secret> {
+        let token = self.secret(section, written, "token", SHORTEST_TOKEN)?;
+        let span = written.as_ref()?.span();
+        // RFC 6750 2.1
+        let may_stand = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+        if !token.reveal().chars().all(may_stand) {
+            let help =
+                "Letters, digits and -._~+/= may stand in it: `openssl rand -hex 32` makes one.";
+            let message = "this token cannot be sent as a bearer token";
+            self.problem(section, span, Bad::new(message, "other characters", help));
+            return None;
+        }
+        if let Some((_, other)) = names.tokens.iter().find(|(taken, _)| *taken == token) {
+            let message = format!("{other} has the same token");
+            let help =
+                "Give each its own: the token says who it is. `openssl rand -hex 32` makes one.";
+            self.problem(section, span, Bad::new(message, "twice", help));
+            return None;
+        }
+        names.tokens.push((token.clone(), name.unwrap_or_default().to_owned()));
+        Some(token)
     }
 
     fn compress(&mut self, section: &Section<'_>, compress: &Text) -> Compress {

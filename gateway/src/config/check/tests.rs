@@ -497,6 +497,8 @@ fn the_shipped_example_is_right() {
         }
     }
     folder.write("tls/region-ca.crt", &ours.certificate_pem());
+    folder.write("tokens/pacs", "0123456789abcdef0123456789abcdef\n");
+    folder.chmod("tokens/pacs", 0o600);
 
     let (config, warnings) =
         folder.load(text).unwrap_or_else(|problems| panic!("{}", problems.render(Style::Plain)));
@@ -509,6 +511,61 @@ fn the_shipped_example_is_right() {
     assert_eq!(config.scrub, crate::config::Scrub::default());
     assert_eq!(config.completeness, crate::config::Completeness::default());
     assert_eq!(config.alarm, crate::config::Alarm::default());
+}
+
+#[test]
+fn dicomweb_needs_tls_beyond_this_machine_and_everyone_a_token_of_its_own() {
+    let folder = Folder::new();
+    let token = "0123456789abcdef0123456789abcdef";
+    for (name, text) in [
+        ("one", token),
+        ("same", token),
+        ("short", "0123"),
+        ("odd", "äöü 456789abcdef0123456789abcdef"),
+    ] {
+        folder.write(name, text);
+        folder.chmod(name, 0o600);
+    }
+    folder.write("open", token);
+    folder.chmod("open", 0o644);
+    let source = |name: &str, file: &str| {
+        format!("[[source]]\nname = \"{name}\"\nae-title = \"{name}\"\ntoken-file = \"{file}\"\n")
+    };
+    let here = "[dicomweb]\naddress = \"127.0.0.1:8444\"\ntls = \"off\"\nallow-origins = [\"https://viewer.example/\"]\n";
+    let text = format!("{GANTRY_TOML}{here}{}", source("A", "one"));
+
+    let (config, warnings) =
+        folder.load(&text).unwrap_or_else(|problems| panic!("{}", problems.render(Style::Plain)));
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let dicomweb = config.dicomweb.unwrap();
+    assert_eq!(
+        (dicomweb.encrypted, dicomweb.url.as_deref()),
+        (false, Some("http://127.0.0.1:8444"))
+    );
+    assert_eq!(dicomweb.origins, ["https://viewer.example"]);
+    let its = config.sources.iter().find(|source| source.name == "A").unwrap();
+    assert!(its.token.is_some() && !format!("{its:?}").contains(token));
+
+    let refused = [
+        (source("A", "one") + &source("B", "same"), "A has the same token"),
+        (source("A", "short"), "this token can be guessed"),
+        (source("A", "odd"), "this token cannot be sent as a bearer token"),
+        (source("A", "absent"), "cannot read"),
+        (source("A", "open"), "others can read this token"),
+        ("[dicomweb]\naddress = \"127.0.0.1:8080\"\n".to_owned(), "is listened on twice"),
+        (
+            "[dicomweb]\naddress = \"127.0.0.1:8444\"\nallow-origins = [\"*\"]\n".to_owned(),
+            "is not the address of a web site",
+        ),
+    ];
+    for (lines, expected) in refused {
+        let said = match folder.load(&format!("{GANTRY_TOML}{lines}")) {
+            Ok(_) => "nothing".to_owned(),
+            Err(problems) => problems.render(Style::Plain),
+        };
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
 }
 
 /// All that the shipped example shows of who is told, with `#` before it, is right too.

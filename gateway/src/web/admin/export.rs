@@ -2,25 +2,18 @@
 
 use std::io;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use gantry_store::facts::ObjectId;
 use gantry_store::object::{ObjectError, ReadError, read};
 use gantry_store::sealed::{ReadAt, SealedError, SealedReader};
-use tokio::sync::mpsc;
 
 use super::super::api::Named;
 use super::super::part10::{self, FileMeta};
 use super::super::problem::Problem;
-use super::super::{App, WebState};
-use crate::telemetry::chain;
-
-/// How many segments may wait for the client.
-const IN_FLIGHT: usize = 4;
-
+use super::super::{App, WebState, stream};
 /// An instance, wherever it is.
 type Sealed = SealedReader<Box<dyn ReadAt>>;
 
@@ -74,25 +67,9 @@ pub(super) async fn part10(
             format!("attachment; filename=\"{}.dcm\"", facts.sop_instance),
         ),
     ];
-    let (pieces, stream) = mpsc::channel::<io::Result<Bytes>>(IN_FLIGHT);
-    tokio::task::spawn_blocking(move || {
-        let send = |piece: Bytes| {
-            pieces.blocking_send(Ok(piece)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-        };
-        let copied = send(head)
-            .map_err(SealedError::Io)
-            .and_then(|()| sealed.copy_to(|plain| Ok(send(Bytes::copy_from_slice(plain))?)));
-        match copied {
-            Ok(()) => {}
-            Err(SealedError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => {
-                tracing::error!(%object, error = %chain(&error), "object cannot be read to its end");
-                let _ = pieces.blocking_send(Err(io::Error::other("the object cannot be read")));
-            }
-        }
+    let body = stream::body((), move |out| {
+        out.send(head)?;
+        sealed.copy_to(|plain| out.send(Bytes::copy_from_slice(plain)))
     });
-    let body = Body::from_stream(stream::unfold(stream, async |mut stream| {
-        Some((stream.recv().await?, stream))
-    }));
     Ok((headers, body).into_response())
 }

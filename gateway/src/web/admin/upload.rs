@@ -22,11 +22,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::api::{Asked, Named, unknown_partner};
-use super::super::part10::{FileMeta, Head, HeadReader};
+use super::super::incoming::{IncomingFile, NotTaken};
+use super::super::part10::NotPart10;
 use super::super::problem::Problem;
 use super::super::{App, WebState};
 use crate::config::Permission;
-use crate::intake::{Announced, IntakeError, Receiver};
+use crate::intake::{IntakeError, Receiver};
 use crate::telemetry::chain;
 
 /// How long a batch lives without a request.
@@ -191,33 +192,19 @@ async fn take(line: &mut Line, origin: Origin, body: Body) -> Result<Facts, Prob
             )),
         }
     };
-    let mut head = HeadReader::default();
-    let (meta, begun) = loop {
-        let Some(bytes) = next().await? else {
-            return Err(not_dicom(&head.cut_short()));
-        };
-        match head.feed(&bytes) {
-            Ok(Head::Unfinished(same)) => head = same,
-            Ok(Head::Finished(meta, begun)) => break (meta, begun),
-            Err(error) => {
-                while next().await?.is_some() {}
-                return Err(not_dicom(&error));
-            }
-        }
-    };
-    let FileMeta { transfer_syntax, sop_class, sop_instance } = meta;
-    let announced = Announced { origin, transfer_syntax, named: sop_class.zip(sop_instance) };
     let receiver = line.receiver.as_mut().ok_or_else(Problem::stopping)?;
-    receiver.begin(announced).await.map_err(|error| refused(&error))?;
-    receiver.data(vec![begun]).await.map_err(|error| refused(&error))?;
+    let mut file = IncomingFile::new(origin, None);
     while let Some(bytes) = next().await? {
-        receiver.data(vec![bytes]).await.map_err(|error| refused(&error))?;
+        file.data(receiver, bytes).await;
     }
-    let facts = receiver.end().await.map_err(|error| refused(&error))?;
-    Ok(*facts)
+    match file.end(receiver).await {
+        Ok(facts) => Ok(*facts),
+        Err(NotTaken::NotPart10(error)) => Err(not_dicom(&error)),
+        Err(NotTaken::Intake(error)) => Err(refused(&error)),
+    }
 }
 
-fn not_dicom(error: &super::super::part10::NotPart10) -> Problem {
+fn not_dicom(error: &NotPart10) -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "Not a DICOM file",
