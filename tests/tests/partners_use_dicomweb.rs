@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use dicom_dictionary_std::tags;
 use gantry_deidentify::data_set;
-use gantry_dicomweb::multipart::{Boundary, Event, Reader};
+use gantry_dicomweb::multipart::{Boundary, Event, Reader, Writer};
+use gantry_gateway::web::part10::FileMeta;
 use gantry_store::dicom::TransferSyntax;
 use gantry_tests::http::{Answer, Ask};
 use gantry_tests::{
     Certificates, Dcmtk, Gateway, Part10, Sender, Setup, Storescp, digest, digests,
 };
-use sample_studies::{HeadCt, Study, chest_cr, mr};
+use sample_studies::{HeadCt, Study, chest_cr, mr, small_objects};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -179,9 +180,7 @@ async fn everyone_is_answered_its_own_and_a_foreign_study_as_one_that_is_not_the
 async fn what_is_fetched_is_what_was_sent() {
     let scene = Scene::new().await;
     let study = scene.ct.study_instance_uid();
-    let as_kept = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
-
-    let answer = scene.ask_for("partner", &format!("/studies/{study}"), as_kept).await;
+    let answer = scene.ask_for("partner", &format!("/studies/{study}"), AS_KEPT).await;
 
     let mut fetched = BTreeMap::new();
     for (kind, body) in parts(&answer) {
@@ -453,4 +452,152 @@ async fn pythons_dicomweb_client_finds_and_fetches() {
     for way in ["frame", "one", "bulk"] {
         assert_eq!(said[way], json!(pixels[uid]), "{way}");
     }
+}
+
+/// The instance as a file (PS3.10), as `gantry` itself writes heads.
+fn file(image: &sample_studies::Instance) -> Vec<u8> {
+    let mut file = gantry_gateway::web::part10::head(&FileMeta {
+        transfer_syntax: image.transfer_syntax_uid.parse().unwrap(),
+        sop_class: Some(image.sop_class_uid.parse().unwrap()),
+        sop_instance: Some(image.sop_instance_uid.parse().unwrap()),
+    });
+    file.extend_from_slice(&image.data_set);
+    file
+}
+
+/// A body of these parts, with their media types, and its Content-Type.
+fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
+    let boundary = Boundary::random(7);
+    let kind = boundary.content_type("application/dicom");
+    let (mut body, mut writer) = (Vec::new(), Writer::new(boundary));
+    for (kind, part) in parts {
+        writer.part(&[("Content-Type", kind)], &mut body);
+        body.extend_from_slice(part);
+    }
+    writer.end(&mut body);
+    (kind, body)
+}
+
+impl Scene {
+    async fn store(&self, who: &str, path: &str, kind: &str, body: &[u8]) -> Answer {
+        Ask::post(&format!("/dicomweb{path}"))
+            .header("authorization", &format!("Bearer {}", token(who)))
+            .body(kind, body)
+            .to(self.address())
+            .await
+            .unwrap()
+    }
+}
+
+const DICOM: &str = "application/dicom";
+const FAILED: &str = "00081198";
+const STORED: &str = "00081199";
+const OTHERS: &str = "0008119A";
+
+#[tokio::test]
+async fn what_is_stored_over_http_goes_as_if_it_came_on_an_association() {
+    let scene = Scene::new().await;
+    let study = small_objects(91, 30);
+    let files: Vec<_> = study.instances.iter().map(file).collect();
+    let before = usize::try_from(scene.gateway.instances().await).unwrap();
+    let parts: Vec<_> = files.iter().map(|file| (DICOM, file.as_slice())).collect();
+    let (kind, body) = multipart(&parts);
+
+    let answer = scene.store("ct", "/studies", &kind, &body).await;
+
+    let said = answer.json();
+    assert_eq!(answer.status, 200);
+    assert_eq!(said[STORED]["Value"].as_array().unwrap().len(), study.len(), "{said}");
+    assert!(said.get(FAILED).is_none() && said.get(OTHERS).is_none(), "{said}");
+    scene.gateway.stored(before + study.len()).await;
+    // Who stored it may fetch it, where the answer says, and finds each byte.
+    let url = said[STORED]["Value"][0]["00081190"]["Value"][0].as_str().unwrap();
+    let path = url.strip_prefix(scene.gateway.dicomweb()).unwrap();
+    let one = scene.ask_for("ct", path, "application/dicom; transfer-syntax=*").await;
+    assert_eq!(one.body, files[0].as_slice());
+    let path = format!("/studies/{}", study.study_instance_uid());
+    let all = parts_of(&scene.ask_for("ct", &path, AS_KEPT).await);
+    assert_eq!(all, digests(&study));
+    assert_eq!(scene.ask("partner", &path).await.status, 404);
+    // One alone needs no parts, and the same again is no second one.
+    let answer = scene.store("ct", "/studies", DICOM, &files[0]).await;
+    assert_eq!((answer.status, answer.json()[STORED]["Value"].as_array().unwrap().len()), (200, 1));
+}
+
+const AS_KEPT: &str = "multipart/related; type=\"application/dicom\"; transfer-syntax=*";
+
+fn parts_of(answer: &Answer) -> BTreeMap<String, String> {
+    let files = parts(answer).into_iter().map(|(_, body)| Part10::parse(&body).unwrap());
+    files.map(|file| (file.sop_instance_uid.clone(), digest(&file.data_set))).collect()
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_said_one_by_one_and_holds_nothing_up() {
+    let scene = Scene::new().await;
+    let study = small_objects(92, 4);
+    let files: Vec<_> = study.instances.iter().map(file).collect();
+    let other = file(&small_objects(93, 1).instances[0]);
+    let cut = &files[1][..files[1].len() - 11];
+    let (kind, body) = multipart(&[
+        (DICOM, &files[0]),
+        (DICOM, cut),
+        (DICOM, b"not a file"),
+        ("text/plain", b"hello"),
+        (DICOM, &other),
+        (DICOM, &files[2]),
+    ]);
+
+    let path = format!("/studies/{}", study.study_instance_uid());
+    let answer = scene.store("ct", &path, &kind, &body).await;
+
+    let said = answer.json();
+    let count = |sequence: &str| said[sequence]["Value"].as_array().map_or(0, Vec::len);
+    assert_eq!(
+        (answer.status, count(STORED), count(FAILED), count(OTHERS)),
+        (202, 2, 2, 2),
+        "{said}"
+    );
+    let reasons: Vec<_> = said[FAILED]["Value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["00081197"]["Value"][0].as_u64().unwrap())
+        .collect();
+    assert_eq!(reasons, [0xC000, 0xA900], "{said}");
+
+    let refused = [
+        (DICOM, &b"nothing"[..], 409),
+        ("multipart/related; type=\"application/dicom\"", &body, 400),
+        ("multipart/related; type=\"application/dicom\"; boundary=\"other\"", &body, 400),
+        ("multipart/related; type=\"application/dicom+json\"; boundary=x", &body, 415),
+        ("application/json", &body, 415),
+        ("multipart/related; boundary=\"\"", &body, 400),
+        (kind.as_str(), b"", 400),
+        // Cut within the second: the first is stored, and that is said.
+        (kind.as_str(), &body[..files[0].len() + 600], 202),
+    ];
+    for (kind, body, status) in refused {
+        let answer = scene.store("ct", "/studies", kind, body).await;
+        assert_eq!(answer.status, status, "{kind}: {}", answer.text());
+    }
+    let zipped = Ask::post("/dicomweb/studies")
+        .header("authorization", &format!("Bearer {}", token("ct")))
+        .header("content-encoding", "gzip")
+        .body(&kind, &body);
+    assert_eq!(zipped.to(scene.address()).await.unwrap().status, 415);
+    // A partner without "send" stores nothing.
+    assert_eq!(scene.store("partner", "/studies", &kind, &body).await.status, 403);
+    // A page of an origin that is not listed, in a browser with a certificate.
+    let page = Ask::post("/dicomweb/studies")
+        .header("authorization", &format!("Bearer {}", token("ct")))
+        .origin("https://evil.example")
+        .body(&kind, &body);
+    assert_eq!(page.to(scene.address()).await.unwrap().status, 403);
+
+    // So many parts that nobody reads them all.
+    let empty: Vec<_> = (0..30_000).map(|_| ("text/plain", &b"x"[..])).collect();
+    let (kind, body) = multipart(&empty);
+    assert_eq!(scene.store("ct", "/studies", &kind, &body).await.status, 409);
+    let whole = scene.store("ct", "/studies", DICOM, &files[3]).await;
+    assert_eq!(whole.status, 200, "others are not affected");
 }
