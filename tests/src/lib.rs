@@ -11,6 +11,7 @@
     reason = "a panic is how a test fails"
 )]
 
+pub mod asker;
 pub mod board;
 pub mod ceph;
 pub mod certificates;
@@ -35,6 +36,7 @@ pub mod scripted;
 pub mod sender;
 pub mod told;
 
+pub use asker::Asker;
 pub use certificates::{Certificates, Identity};
 pub use dcmtk::{Dcmtk, Storescp};
 pub use disk::Disk;
