@@ -6,6 +6,7 @@
 //! those that did. A cancellation is heard between two instances.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use gantry_store::index::{Failure, FailureKind, Index, IndexError, Object, Page,
 use gantry_store::query::{Extended, Level, Model as Root, Query};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::identifier::{Identifier, MAX_IDENTIFIER};
 use super::storage;
@@ -126,6 +128,11 @@ impl Tally {
         self.told = Instant::now();
         let status = Status::PENDING;
         Some(Progress { status, so_far: self.counts(), has_list: false, comment: "" })
+    }
+
+    /// In how long it is time to say so.
+    fn due(&self) -> Duration {
+        TELL.saturating_sub(self.told.elapsed())
     }
 
     /// How it ended (PS3.4 Tables C.4-2 and C.4-3), and which failed.
@@ -381,16 +388,9 @@ pub async fn move_to<S: Stream>(
     };
     let mut tally = Tally::new(items.len());
     let mut cancelled = false;
-    let mut line = None;
-    // Nobody is called for nothing.
-    if !items.is_empty() {
-        match Line::open(&config, callee, &items).await {
-            Ok(open) => line = Some(open),
-            Err(why) => {
-                tracing::warn!(association = session.number, sender = session.sender.name, destination = %request.destination, error = why.text, "destination of a C-MOVE cannot be had");
-            }
-        }
-    }
+    let asked = (context, request);
+    let calling = call(session, &config, callee, request, &items);
+    let mut line = meanwhile(wire, asked, &mut tally, calling).await?;
     let ways = line.as_ref().map(|line| line.ways.clone()).unwrap_or_default();
     let mut pieces =
         line.is_some().then(|| read_ahead(session.node.library.clone(), items.clone(), ways));
@@ -400,7 +400,9 @@ pub async fn move_to<S: Stream>(
             break;
         }
         let sent = match (&mut line, &mut pieces) {
-            (Some(line), Some(pieces)) => line.send(pieces).await,
+            (Some(line), Some(pieces)) => {
+                meanwhile(wire, asked, &mut tally, line.send(pieces)).await?
+            }
             _ => Sent::Not,
         };
         match sent {
@@ -418,10 +420,50 @@ pub async fn move_to<S: Stream>(
         }
     }
     if let Some(line) = line {
-        line.association.release(config.limits.release_timeout).await;
+        let releasing = line.association.release(config.limits.release_timeout);
+        meanwhile(wire, asked, &mut tally, releasing).await?;
     }
     end(session, wire, context, &syntax, &tally, cancelled, |progress| request.response(progress))
         .await
+}
+
+/// The line to the destination of a C-MOVE. None if it cannot be had; and nobody is called for nothing.
+async fn call(
+    session: &Session,
+    config: &Config,
+    callee: Callee<'_>,
+    request: &CMoveRq,
+    items: &[Item],
+) -> Option<Line> {
+    if items.is_empty() {
+        return None;
+    }
+    match Line::open(config, callee, items).await {
+        Ok(line) => Some(line),
+        Err(why) => {
+            tracing::warn!(association = session.number, sender = session.sender.name, destination = %request.destination, error = why.text, "destination of a C-MOVE cannot be had");
+            None
+        }
+    }
+}
+
+/// Waits for something at the destination of a C-MOVE. One instance may take minutes on a slow line, in which the asker hears
+/// how far it has come, lest it think that this node is gone.
+async fn meanwhile<S: Stream, T>(
+    wire: &mut Wire<S>,
+    (context, request): (u8, &CMoveRq),
+    tally: &mut Tally,
+    work: impl Future<Output = T>,
+) -> Result<T, WireError> {
+    let mut work = pin!(work);
+    loop {
+        if let Ok(done) = timeout(tally.due(), &mut work).await {
+            return Ok(done);
+        }
+        if let Some(progress) = tally.pending() {
+            wire.send_command(context, &request.response(progress)).await?;
+        }
+    }
 }
 
 /// An association with the destination of a C-MOVE.
