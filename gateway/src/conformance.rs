@@ -177,7 +177,7 @@ fn retrieval(out: &mut String) -> fmt::Result {
          | status | when |\n|---|---|\n\
          | FF00H | it goes on |\n\
          | 0000H | all were sent; also where there was nothing |\n\
-         | B000H | some failed; the list of them follows, at most 1000 |\n\
+         | B000H | some failed, of which the list follows, at most 1000; or some were taken with a warning |\n\
          | A702H | none could be sent; the list follows |\n\
          | A701H | the index cannot be asked now, or more than 200,000 instances or 10,000 UIDs |\n\
          | A801H | the destination is nobody to whom the asker may have something sent |\n\

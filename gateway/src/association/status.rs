@@ -45,7 +45,7 @@ impl Status {
     pub const CANNOT_SEND: Self = Self(0xA702);
     /// Nobody of that name is one to whom the asker may have something sent.
     pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
-    /// Some were sent, and some were not.
+    /// Of a C-MOVE or C-GET: some were sent, and some were not, or were taken with a warning.
     pub const SOME_FAILED: Self = Self(0xB000);
     /// The asker wanted no more.
     pub const CANCELLED: Self = Self(0xFE00);

@@ -140,6 +140,9 @@ impl Tally {
         let sent = self.completed + self.warning;
         let (status, comment) = match (cancelled, self.failed, sent) {
             (true, _, _) => (Status::CANCELLED, ""),
+            (false, 0, _) if self.warning > 0 => {
+                (Status::SOME_FAILED, "some were taken with a warning")
+            }
             (false, 0, _) => (Status::SUCCESS, ""),
             (false, _, 0) => (Status::CANNOT_SEND, "none could be sent"),
             (false, _, _) => (Status::SOME_FAILED, "some could not be sent"),
