@@ -308,8 +308,10 @@ async fn converse<S: Stream>(
                 let moving = retrieve::move_to(session, wire, context, negotiated, &request);
                 Box::pin(moving).await?;
             }
-            Request::BadQuery { command, message_id, status } => {
-                storage::discard(wire, context).await?;
+            Request::BadQuery { command, message_id, status, has_data_set } => {
+                if has_data_set {
+                    storage::discard(wire, context).await?;
+                }
                 let answer = dimse::refusal(command, message_id, status, status.words());
                 wire.send_command(context, &answer).await?;
             }

@@ -219,7 +219,7 @@ pub enum Request {
     Get(CGetRq),
     /// C-CANCEL of a C-FIND, C-MOVE or C-GET.
     Cancel(CCancelRq),
-    /// A C-FIND, C-MOVE or C-GET that does not say what it is about; an identifier follows.
+    /// A C-FIND, C-MOVE or C-GET that does not say what it is about.
     BadQuery {
         /// Command Field.
         command: u16,
@@ -227,6 +227,8 @@ pub enum Request {
         message_id: u16,
         /// What it is answered.
         status: Status,
+        /// Whether an identifier follows.
+        has_data_set: bool,
     },
     /// N-ACTION.
     Action(NActionRq),
@@ -285,6 +287,10 @@ impl Request {
             C_FIND_RQ | C_MOVE_RQ | C_GET_RQ if has_data_set => {
                 Self::query(&set, command, message_id)
             }
+            C_FIND_RQ | C_MOVE_RQ | C_GET_RQ => {
+                let status = Status::DATA_SET_MISMATCH;
+                Self::BadQuery { command, message_id, status, has_data_set }
+            }
             N_ACTION_RQ if has_data_set => Self::Action(NActionRq {
                 message_id,
                 sop_class: set.uid(REQUESTED_SOP_CLASS)?,
@@ -304,17 +310,17 @@ impl Request {
 
 impl Request {
     fn query(set: &CommandSet, command: u16, message_id: u16) -> Self {
-        let bad = Self::BadQuery { command, message_id, status: Status::MISTYPED_ARGUMENT };
-        let Ok(sop_class) = set.uid(AFFECTED_SOP_CLASS) else { return bad };
+        let bad = |status| Self::BadQuery { command, message_id, status, has_data_set: true };
+        let Ok(sop_class) = set.uid(AFFECTED_SOP_CLASS) else {
+            return bad(Status::MISTYPED_ARGUMENT);
+        };
         match command {
             C_FIND_RQ => Self::Find(CFindRq { message_id, sop_class }),
             C_GET_RQ => Self::Get(CGetRq { message_id, sop_class }),
             // Who is not a name of anybody is nobody's name.
             _ => match retrieve::destination(set) {
                 Some(destination) => Self::Move(CMoveRq { message_id, sop_class, destination }),
-                None => {
-                    Self::BadQuery { command, message_id, status: Status::MOVE_DESTINATION_UNKNOWN }
-                }
+                None => bad(Status::MOVE_DESTINATION_UNKNOWN),
             },
         }
     }

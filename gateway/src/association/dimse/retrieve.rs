@@ -182,7 +182,8 @@ mod tests {
                 Request::BadQuery {
                     command: C_MOVE_RQ,
                     message_id: 5,
-                    status: Status::MOVE_DESTINATION_UNKNOWN
+                    status: Status::MOVE_DESTINATION_UNKNOWN,
+                    has_data_set: true,
                 },
                 "{name:?}"
             );
