@@ -19,7 +19,7 @@ use gantry_gateway::association::status::{Meaning, Status};
 use gantry_gateway::association::wire::{Event, Tcp, Wire};
 use gantry_gateway::association::{APPLICATION_CONTEXT, negotiation};
 use gantry_store::dicom::TransferSyntax;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::digest;
 
@@ -116,18 +116,24 @@ pub struct Asker {
 impl Asker {
     /// Asks for every service of query and retrieval, and to be the provider of some kinds of image.
     pub async fn connect(to: SocketAddr, calling: &str) -> Result<Self> {
-        Self::connect_with(to, calling, MAX_PDU).await
+        Self::associate(TcpStream::connect(to).await?, calling).await
     }
 
-    /// The same, for one that takes PDUs of so many bytes.
-    pub async fn connect_with(to: SocketAddr, calling: &str, max_pdu: u32) -> Result<Self> {
+    /// The same, over a connection that holds next to nothing: the node is never far ahead of what was heard.
+    pub async fn connect_narrow(to: SocketAddr, calling: &str) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        Self::associate(socket.connect(to).await?, calling).await
+    }
+
+    async fn associate(stream: TcpStream, calling: &str) -> Result<Self> {
         let models = [Verb::Find, Verb::Get, Verb::Move("")]
             .into_iter()
             .flat_map(|verb| [model(verb, Root::Patient), model(verb, Root::Study)])
             .map(|model| (model, uids::IMPLICIT_VR_LITTLE_ENDIAN));
         let images = KINDS.iter().map(|kind| (*kind, uids::EXPLICIT_VR_LITTLE_ENDIAN));
         let proposed: Vec<_> = (1..=255_u8).step_by(2).zip(models.chain(images)).collect();
-        let mut user_variables = negotiation::user_information(max_pdu);
+        let mut user_variables = negotiation::user_information(MAX_PDU);
         let provider = RequestorRoles { scu: false, scp: true };
         user_variables.extend(KINDS.iter().map(|kind| negotiation::roles_item(kind, provider)));
         let request = AssociationRQ {
@@ -145,8 +151,7 @@ impl Asker {
                 .collect(),
             user_variables,
         };
-        let stream = Tcp::new(TcpStream::connect(to).await?)?;
-        let mut wire = Wire::new(stream, max_pdu, PATIENCE);
+        let mut wire = Wire::new(Tcp::new(stream)?, MAX_PDU, PATIENCE);
         wire.send(&Pdu::AssociationRQ(request)).await?;
         let accepted = match wire.next().await? {
             Event::Pdu(Pdu::AssociationAC(accepted)) => accepted,
