@@ -93,7 +93,7 @@ enum Command {
 pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<Exit, Failure> {
     let global = arguments.global;
     match arguments.command {
-        Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Demo(arguments) => Box::pin(demo::run(arguments, output)).await,
         Command::Init(arguments) => init::run(arguments, output),
         Command::Check(arguments) => check::run(&arguments, &global, output).await,
         Command::Serve(arguments) => serve::run(&arguments, &global, output).await,

@@ -12,12 +12,13 @@ use gantry_gateway::association::dimse::SubOperations;
 use gantry_gateway::association::status::Status;
 use gantry_store::index::NewShare;
 use gantry_tests::asker::{Answered, Conversation, Root, Verb};
-use gantry_tests::{Asker, Gateway, ScriptedPartner, Sender, Setup, digest, digests, eventually};
+use gantry_tests::{
+    Asker, Gateway, ScriptedPartner, Sender, Setup, digest, digests, eventually, python,
+};
 use jiff::{Timestamp, ToSpan as _};
 use sample_studies::{Instance, Study, ct_series, small_objects};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
 
 const MAY: &str = "may = [\"receive\", \"query\", \"retrieve\"]";
 const SOURCE_MAY: &str = "may = [\"query\", \"retrieve\"]\ncount = \"never\"";
@@ -436,8 +437,8 @@ async fn pynetdicom_finds_gets_and_moves_what_is_its_own() {
     let before = scene.ends["ALPHA"].received().len();
 
     let port = scene.gateway.plaintext().port().to_string();
-    let arguments = ["-c", SCRIPT, &port, "ALPHA", study.study_instance_uid()];
-    let output = Command::new("python3").args(arguments).output().await.unwrap();
+    let arguments = [&port, "ALPHA", study.study_instance_uid()];
+    let output = python(SCRIPT).args(arguments).output().await.unwrap();
 
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complaint}; tests/run installs pynetdicom");

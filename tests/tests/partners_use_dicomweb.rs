@@ -13,7 +13,7 @@ use gantry_gateway::web::part10::FileMeta;
 use gantry_store::dicom::TransferSyntax;
 use gantry_tests::http::{Answer, Ask};
 use gantry_tests::{
-    Certificates, Dcmtk, Gateway, Part10, Sender, Setup, Storescp, digest, digests,
+    Certificates, Dcmtk, Gateway, Part10, Sender, Setup, Storescp, digest, digests, python,
 };
 use sample_studies::{HeadCt, Study, chest_cr, mr, small_objects};
 use serde_json::{Value, json};
@@ -421,12 +421,8 @@ async fn a_certificate_opens_what_its_owner_may_see() {
 async fn pythons_dicomweb_client_finds_and_fetches() {
     let scene = Scene::new().await;
     let study = scene.ct.study_instance_uid();
-    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let peers = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    let output = Command::new("python3")
-        .arg(repository.join("tests/python_partner.py"))
+    let output = python(include_str!("../src/dicomweb.py"))
         .args([scene.gateway.dicomweb(), &token("partner"), study])
-        .env("PYTHONPATH", repository.join(peers).join("python"))
         .output()
         .await
         .unwrap();
