@@ -111,6 +111,9 @@ impl Scene {
             kept("shared until an hour ago", small_objects(507, 2), &["PACS"]),
             kept("delivered under a protection", ct_series(508, 1), &["PACS"]),
             kept("set aside under a protection", small_objects(512, 1), &["PACS"]),
+            kept("addressed and recalled", small_objects(513, 2), &["PACS"]),
+            kept("addressed and cancelled", small_objects(514, 2), &["PACS"]),
+            kept("addressed and removed", small_objects(515, 2), &[]),
             kept("contradicted", small_objects(509, 2), &["ALPHA", "PACS"]),
             kept("of the other source", small_objects(510, 2), &["BETA", "MRI"]),
             kept("contradicting", small_objects(511, 2), &["MRI"]),
@@ -136,13 +139,16 @@ impl Scene {
             ("PACS", "GANTRY", "shared until an hour ago"),
             ("PACS", "TO_TRIAL", "delivered under a protection"),
             ("PACS", "TO_TRIAL", "set aside under a protection"),
+            ("PACS", "TO_ALPHA", "addressed and recalled"),
+            ("PACS", "TO_ALPHA", "addressed and cancelled"),
+            ("PACS", "TO_ALPHA", "addressed and removed"),
             ("PACS", "TO_ALPHA", "contradicted"),
             ("MRI", "TO_BETA", "of the other source"),
             ("MRI", "GANTRY", "contradicting"),
         ] {
             send(gateway, calling, called, &self.study(what).instances).await;
         }
-        gateway.delivered("alpha", 3 + 1 + 2).await;
+        gateway.delivered("alpha", 3 + 1 + 2 + 2 + 2 + 2).await;
         gateway.delivered("beta", 2 + 2 + 2).await;
         let sent: usize = self.kept.iter().map(|kept| kept.study.len()).sum();
         eventually("everything to be in the index", async || {
@@ -160,14 +166,38 @@ impl Scene {
         })
         .await;
         self.share().await;
+        self.take_back().await;
+    }
+
+    async fn command(&self, arguments: &[&str]) {
+        let output = self.gateway.command(&[arguments, &["--reason", "an opinion"]].concat()).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What was meant for a partner, and had arrived there, and is not meant for it any more.
+    async fn take_back(&self) {
+        let transfers = self.gateway.api("/api/v1/transfers").await;
+        for (what, verb) in
+            [("addressed and recalled", "recall"), ("addressed and cancelled", "cancel")]
+        {
+            let uid = self.study(what).study_instance_uid();
+            let all = transfers.as_array().unwrap();
+            let transfer =
+                all.iter().find(|one| one["study"]["study_instance_uid"] == uid).unwrap();
+            self.command(&["transfer", verb, transfer["id"].as_str().unwrap(), "--yes"]).await;
+        }
+        let uid = self.study("addressed and removed").study_instance_uid();
+        let delete = ["study", "delete", uid, "--reason", "an opinion", "--yes"];
+        eventually("the study to be stored, and to be removed", async || {
+            self.gateway.command(&delete).await.status.success().then_some(())
+        })
+        .await;
     }
 
     async fn share(&self) {
         let share = async |what: &str, verb: &str| {
             let uid = self.study(what).study_instance_uid();
-            let arguments = ["study", verb, uid, "--with", "alpha", "--reason", "an opinion"];
-            let output = self.gateway.command(&arguments).await;
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            self.command(&["study", verb, uid, "--with", "alpha"]).await;
         };
         share("shared", "share").await;
         share("shared and taken back", "share").await;
@@ -269,7 +299,7 @@ async fn everyone_finds_its_own_and_of_the_rest_not_even_that_it_is_there() {
                     let found = find(&mut asker, level, (root, wanted)).await;
 
                     if expected.is_empty() {
-                        assert_eq!(found, nothing, "{what}");
+                        assert!(found == nothing, "{what}: not as if it were not there");
                     }
                     finds(&found, level, &expected, &what);
                 }
@@ -360,7 +390,7 @@ async fn everyone_fetches_its_own_bit_for_bit_and_the_rest_is_as_if_it_were_not_
                         fetch(&scene, &mut asker, caller, verb, (root, level), &wanted).await;
 
                     if expected.is_empty() {
-                        assert_eq!(fetched, nothing, "{what}");
+                        assert!(fetched == nothing, "{what}: not as if it were not there");
                     }
                     fetches(&fetched, &expected, &what);
                 }
