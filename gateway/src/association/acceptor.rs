@@ -312,6 +312,11 @@ async fn converse<S: Stream>(
                 if has_data_set {
                     storage::discard(wire, context).await?;
                 }
+                // On a context of another service it is no query at all.
+                let status = match Model::of(negotiated.abstract_syntax.as_str()) {
+                    Some(_) => status,
+                    None => Status::UNRECOGNISED_OPERATION,
+                };
                 let answer = dimse::refusal(command, message_id, status, status.words());
                 wire.send_command(context, &answer).await?;
             }

@@ -5,10 +5,12 @@
 //! takes no further association while it serves others is not one that cannot be had: that many are enough, and who has
 //! none waits for a place. Knows nothing of deliveries and associations themselves.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_store::facts::Priority;
+use gantry_store::index::DeliveryId;
 use jiff::{Timestamp, Zoned};
 
 use super::breadth::Breadth;
@@ -45,7 +47,12 @@ struct Shared {
     breadth: Breadth,
     /// How many batches are in hand, of each priority.
     in_hand: [usize; Priority::ALL.len()],
+    /// What an association failed to carry that had been idle.
+    spared: BTreeSet<DeliveryId>,
 }
+
+/// More of these are not remembered.
+const MOST_SPARED: usize = 10_000;
 
 /// How it went lately.
 #[derive(Debug, Default)]
@@ -117,6 +124,16 @@ impl Team {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         // Numbers, each valid by itself, whatever happened to their last holder.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is nobody's failure that an idle association did not carry this: the first time. An instance that makes the
+    /// partner hang up would else go round for ever.
+    pub fn spares(&self, delivery: DeliveryId) -> bool {
+        let spared = &mut self.shared().spared;
+        if spared.len() >= MOST_SPARED {
+            spared.clear();
+        }
+        spared.insert(delivery)
     }
 
     /// How long the partner is left alone; `None` if it may be tried.
@@ -275,6 +292,7 @@ impl Shared {
             link: Link::default(),
             breadth: Breadth::new(associations),
             in_hand: Default::default(),
+            spared: BTreeSet::new(),
         }
     }
 

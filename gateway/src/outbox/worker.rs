@@ -76,7 +76,9 @@ struct Line {
     association: Association,
     wanted: Wanted,
     used: Instant,
-    /// Whether it served an earlier batch, and has lain idle since.
+    /// Whether it has carried anything.
+    served: bool,
+    /// Whether that was an earlier batch, and it has lain idle since.
     rested: bool,
     /// Given up with it.
     _place: Place,
@@ -220,7 +222,7 @@ impl Worker {
     async fn send_all(&self, claims: &[Claim], in_hand: InHand<'_>, line: &mut Option<Line>) {
         let claims = self.not_there_yet(claims).await;
         if let Some(line) = line {
-            line.rested = true;
+            line.rested = line.served;
         }
         let mut rest = claims.as_slice();
         while !rest.is_empty() {
@@ -330,7 +332,14 @@ impl Worker {
         };
         place.opened();
         self.note_answers(&association, contexts);
-        Ok(Line { association, wanted, used: Instant::now(), rested: false, _place: place })
+        Ok(Line {
+            association,
+            wanted,
+            used: Instant::now(),
+            served: false,
+            rested: false,
+            _place: place,
+        })
     }
 
     /// Remembers what the partner takes, beside the sending.
@@ -402,10 +411,12 @@ impl Worker {
             if mem::take(&mut line.rested)
                 && let Sent::Broken(why) = &sent
                 && why.kind != FailureKind::TimedOut
+                && self.team.spares(claim.delivery)
             {
                 tracing::info!(partner = self.team.partner().name, why = %why, "association broke while it was idle; a new one is opened");
                 return (Next::Reconnect, position);
             }
+            line.served |= matches!(sent, Sent::Answered(..));
             if let (Sent::Answered(_, description, begun), None) = (&sent, rate) {
                 self.team.passed(*begun, description.length);
             }
