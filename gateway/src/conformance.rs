@@ -197,11 +197,19 @@ fn dicomweb(out: &mut String) -> fmt::Result {
          Explicit or Implicit VR Little Endian |\n\
          | | metadata of these, as far as the pixel data | as QIDO-RS |\n\
          | | frames | `application/octet-stream`, or as compressed as they are kept |\n\
-         | | bulk data, of an object that can be read uncompressed | `application/octet-stream`; ranges of bytes |\n\n\
+         | | rendered frames, the first frame of an instance; thumbnails, also of the middle image of a study or series; with `window`, \
+         `viewport` and `quality` | `image/jpeg`, `image/png` |\n\
+         | | bulk data, of an object that can be read uncompressed | `application/octet-stream`; ranges of bytes |\n\
+         | WADO-URI (PS3.18 9) | an instance, or a rendered frame | `application/dicom`, `image/jpeg`, `image/png` |\n\
+         | STOW-RS (PS3.18 10.5) | instances in parts, at most 20,000, or one alone | `application/dicom` |\n\
+         | capabilities (PS3.18 8.9) | `/capabilities` | `application/vnd.sun.wadl+xml` |\n\n\
          Keys, return keys and matching are those of C-FIND above; UIDs are listed with commas. An attribute that is no key is refused \
          (400), as is a sequence. `limit` is at most 5000, and an answer that this cut says so in a Warning field. `fuzzymatching`, \
          `emptyvaluematching` and `multiplevaluematching` are not done, and that is said likewise. A search that finds nothing is \
-         answered 204, a retrieval 404.\n"
+         answered 204, a retrieval 404. Grey images are rendered by the first window that the image, or its frame, names, else by its VOI \
+         LUT, else from the least to the greatest value; `PALETTE COLOR`, `RGB`, `YBR_FULL` and `YBR_FULL_422` in colour. What is stored \
+         comes from a source, or from a partner whose `may` has \"send\", and is said to be held when it is as safe as after a C-STORE; \
+         failure reasons are the statuses of C-STORE.\n"
     )
 }
 

@@ -294,6 +294,7 @@ impl Node {
         });
         prove(&config, &commitments, &metrics, (&recovered, &receiving), &sending);
         count(counter, (&recovered, &receiving), &sending);
+        make_findable(&index, (&recovered, &receiving), &sending);
 
         let drain = Drain {
             spool,
@@ -559,6 +560,25 @@ fn count(
             () = stop.cancelled() => {}
         }
     });
+}
+
+/// Folds the names of rows of before searches knew that, once the index can be used: else the first search would wait for it.
+fn make_findable(
+    index: &Index,
+    (recovered, stop): (&CancellationToken, &CancellationToken),
+    tasks: &TaskTracker,
+) {
+    let (index, recovered, stop) = (index.clone(), recovered.clone(), stop.clone());
+    let fold = async move {
+        recovered.cancelled().await;
+        match index.make_findable().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "names were made findable without case and accents"),
+            // The first search tries again.
+            Err(error) => tracing::warn!(error = %chain(&error), "names cannot be folded now"),
+        }
+    };
+    tasks.spawn(async move { stop.run_until_cancelled(Box::pin(fold)).await });
 }
 
 /// Makes the notes of recalls, once the index can be used. Ends with what sends: what was taken in is recorded after that.

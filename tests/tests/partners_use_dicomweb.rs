@@ -134,6 +134,11 @@ fn addresses(study: &str, series: &str, instance: &str) -> Vec<String> {
         format!("{one}/metadata"),
         format!("{one}/frames/1"),
         format!("{one}/bulkdata/7FE00010"),
+        format!("{one}/rendered"),
+        format!("{one}/frames/1/rendered"),
+        format!("{one}/thumbnail"),
+        format!("/studies/{study}/thumbnail"),
+        format!("/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}"),
         one,
     ]
 }
@@ -261,6 +266,9 @@ async fn a_search_is_answered_as_it_was_meant_or_refused() {
     assert_eq!(count("/studies?PatientName=%25&fuzzymatching=false").await, 0);
     assert_eq!(count("/studies?PatientID='%20OR%201=1--").await, 0);
 
+    let wadl = scene.ask("pacs", "/capabilities").await;
+    assert_eq!(wadl.header("content-type"), Some("application/vnd.sun.wadl+xml"));
+    assert!(wadl.text().contains(scene.gateway.dicomweb()));
     let fuzzy = scene.ask("pacs", "/studies?fuzzymatching=true").await;
     assert!(fuzzy.header("warning").unwrap().starts_with("299 http://127.0.0.1:"));
     let all = scene.ask("pacs", "/studies?includefield=all&ModalitiesInStudy=CT").await.json();
@@ -596,4 +604,107 @@ async fn what_cannot_be_stored_is_said_one_by_one_and_holds_nothing_up() {
     assert_eq!(scene.store("ct", "/studies", &kind, &body).await.status, 409);
     let whole = scene.store("ct", "/studies", DICOM, &files[3]).await;
     assert_eq!(whole.status, 200, "others are not affected");
+}
+
+/// Grey levels, row by row, of a PNM that DCMTK wrote.
+fn pnm(bytes: &[u8]) -> Vec<u8> {
+    // Magic, width, height, greatest value; then the pixels.
+    let mut rest = bytes;
+    let mut words = Vec::new();
+    while words.len() < 4 {
+        if rest[0] == b'#' {
+            rest = &rest[rest.iter().position(|byte| *byte == b'\n').unwrap() + 1..];
+            continue;
+        }
+        let end = rest.iter().position(u8::is_ascii_whitespace).unwrap();
+        words.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+        rest = &rest[end + 1..];
+    }
+    assert!(["P5", "P6"].contains(&words[0].as_str()) && words[3] == "255", "{words:?}");
+    rest.to_vec()
+}
+
+#[tokio::test]
+async fn a_rendered_image_looks_as_dcmtk_renders_it() {
+    let scene = Scene::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    for study in [&scene.ct, &scene.mr, &scene.cr] {
+        let image = &study.instances[study.len() / 2];
+        let one = format!(
+            "/studies/{}/series/{}/instances/{}",
+            image.study_instance_uid, image.series_instance_uid, image.sop_instance_uid
+        );
+        let input = folder.path().join("image.dcm");
+        std::fs::write(&input, file(image)).unwrap();
+        for (query, options) in [
+            ("", &["+Wi", "1"][..]),
+            ("?window=40,400,linear", &["+Ww", "40", "400"]),
+            ("?window=300,1000,sigmoid", &["+Wfs", "+Ww", "300", "1000"]),
+        ] {
+            let answer =
+                scene.ask_for("pacs", &format!("{one}/rendered{query}"), "image/png").await;
+            let kind = answer.header("content-type").map(str::to_owned);
+            assert_eq!(
+                (answer.status, kind.as_deref()),
+                (200, Some("image/png")),
+                "{}",
+                answer.text()
+            );
+            let ours = image::load_from_memory(&answer.body).unwrap();
+            let output = folder.path().join("image.pnm");
+            let mut command = Command::new("dcmj2pnm");
+            command.args(["--write-raw-pnm"]).args(options).arg(&input).arg(&output);
+            let made = command.output().await.unwrap();
+            let said = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(made.status.success(), "{} {options:?}: {said}", image.modality);
+            let theirs = pnm(&std::fs::read(&output).unwrap());
+            assert_eq!(ours.as_bytes().len(), theirs.len());
+            let worst =
+                ours.as_bytes().iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(worst <= 1, "{} {query}: {worst} grey levels apart", image.modality);
+        }
+        let uri = format!(
+            "/wado?requestType=WADO&studyUID={}&seriesUID={}&objectUID={}",
+            image.study_instance_uid, image.series_instance_uid, image.sop_instance_uid
+        );
+        let kept = scene
+            .ask("pacs", &format!("{uri}&contentType=application%2Fdicom&transferSyntax=*"))
+            .await;
+        assert_eq!(digest(&Part10::parse(&kept.body).unwrap().data_set), digest(&image.data_set));
+        let shown =
+            scene.ask("pacs", &format!("{uri}&rows=50&windowCenter=40&windowWidth=80")).await;
+        assert_eq!(shown.header("content-type"), Some("image/jpeg"));
+        assert_eq!(image::load_from_memory(&shown.body).unwrap().height(), 50);
+        for (more, status) in [("&anonymize=yes", 400), ("&rows=0", 400), ("&frameNumber=9", 404)] {
+            assert_eq!(scene.ask("pacs", &format!("{uri}{more}")).await.status, status, "{more}");
+        }
+        let small = scene.ask("pacs", &format!("{one}/thumbnail")).await;
+        assert_eq!(small.header("content-type"), Some("image/jpeg"));
+        let small = image::load_from_memory(&small.body).unwrap();
+        assert!(small.width().max(small.height()) == 128, "{}", small.width());
+        for path in [
+            format!("{one}/frames/1/rendered"),
+            format!("{one}/frames/1/thumbnail"),
+            format!("/studies/{}/thumbnail", image.study_instance_uid),
+            format!(
+                "/studies/{}/series/{}/thumbnail",
+                image.study_instance_uid, image.series_instance_uid
+            ),
+        ] {
+            assert_eq!(scene.ask("pacs", &path).await.status, 200, "{path}");
+        }
+        for (path, status) in [
+            ("frames/2/rendered", 404),
+            ("frames/0/rendered", 404),
+            ("rendered?window=1", 400),
+            ("rendered?viewport=1,1,999999,0,1,1", 400),
+            ("rendered?annotation=patient", 400),
+        ] {
+            assert_eq!(scene.ask("pacs", &format!("{one}/{path}")).await.status, status, "{path}");
+        }
+        assert_eq!(
+            scene.ask_for("pacs", &format!("{one}/rendered"), "image/gif").await.status,
+            406
+        );
+    }
 }

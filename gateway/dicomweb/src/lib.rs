@@ -19,6 +19,7 @@ pub mod multipart;
 pub mod place;
 pub mod qido;
 pub mod read;
+pub mod render;
 pub mod stow;
 mod value;
 pub mod xml;

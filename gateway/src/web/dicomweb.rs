@@ -1,4 +1,5 @@
-//! DICOMweb (PS3.18) under `/dicomweb`: sources and partners find (QIDO-RS), fetch (WADO-RS) and store (STOW-RS) over HTTP.
+//! DICOMweb (PS3.18) under `/dicomweb`: sources and partners find (QIDO-RS), fetch (WADO-RS, WADO-URI) and store (STOW-RS) over
+//! HTTP.
 //!
 //! On a listener of its own, so that who may reach it need not reach the pages. Nothing is answered to a stranger: whoever asks
 //! shows a certificate that is pinned for one source or partner, or that one's bearer token (RFC 6750), and there are no
@@ -6,8 +7,11 @@
 //! found as little, and as fast, as "not there".
 
 mod caller;
+mod capabilities;
 mod qido;
+mod rendered;
 mod stow;
+mod uri;
 mod wado;
 
 use std::collections::HashMap;
@@ -19,7 +23,7 @@ use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, options};
 use gantry_dicomweb::accept::{Accept, Answer, Target, choose};
 use gantry_dicomweb::multipart::Boundary;
 use gantry_store::dicom::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
@@ -106,9 +110,24 @@ pub fn router(state: DicomwebState) -> Router {
         .route("/series/{series}/instances/{instance}", get(wado::instances))
         .route("/series/{series}/instances/{instance}/metadata", get(wado::metadata))
         .route("/series/{series}/instances/{instance}/frames/{frames}", get(wado::frames))
-        .route("/series/{series}/instances/{instance}/bulkdata/{*place}", get(wado::bulk_data));
+        .route("/series/{series}/instances/{instance}/bulkdata/{*place}", get(wado::bulk_data))
+        .route("/series/{series}/instances/{instance}/rendered", get(rendered::instance))
+        .route(
+            "/series/{series}/instances/{instance}/frames/{frames}/rendered",
+            get(rendered::frame),
+        )
+        .route("/thumbnail", get(rendered::thumbnail))
+        .route("/series/{series}/thumbnail", get(rendered::thumbnail))
+        .route("/series/{series}/instances/{instance}/thumbnail", get(rendered::thumbnail))
+        .route(
+            "/series/{series}/instances/{instance}/frames/{frames}/thumbnail",
+            get(rendered::thumbnail_of_frame),
+        );
     let service = Router::new()
         .route("/studies", get(qido::studies).post(stow::store))
+        .route("/", options(capabilities::describe))
+        .route("/capabilities", get(capabilities::describe))
+        .route("/wado", get(uri::retrieve))
         .route("/series", get(qido::series))
         .route("/instances", get(qido::instances))
         .nest("/studies/{study}", study);

@@ -45,7 +45,7 @@ const PAGE: u32 = 1000;
 const INLINE: u64 = 1024;
 
 /// What of this address is here for the caller, in the order of its arrival; never nothing.
-async fn objects(app: &App, peer: &Peer, named: Named) -> Result<Vec<Object>, Problem> {
+pub(super) async fn objects(app: &App, peer: &Peer, named: Named) -> Result<Vec<Object>, Problem> {
     caller::permit(app, peer, Permission::Retrieve)?;
     let wanted = Wanted {
         studies: named.study.into_iter().collect(),
@@ -79,7 +79,7 @@ async fn one(app: &App, peer: &Peer, named: Named) -> Result<Object, Problem> {
 }
 
 /// The parameter `accept` of a query; others mean nothing here.
-fn accepted(query: &RawQuery) -> Option<String> {
+pub(super) fn accepted(query: &RawQuery) -> Option<String> {
     let mut parameters = query.0.as_deref().unwrap_or_default().split('&');
     let value = parameters.find_map(|one| one.strip_prefix("accept="))?;
     decoded(value).map(std::borrow::Cow::into_owned)
@@ -87,8 +87,7 @@ fn accepted(query: &RawQuery) -> Option<String> {
 
 /// What a client is told when an instance cannot be had.
 fn unavailable(why: &Failure) -> Problem {
-    tracing::warn!(error = why.text, "instance is not sent over DICOMweb");
-    match why.kind {
+    let said = match why.kind {
         FailureKind::SourceUnavailable => {
             let detail = "The image store is away.";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not available", detail)
@@ -99,12 +98,17 @@ fn unavailable(why: &Failure) -> Problem {
             Problem::new(StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail)
                 .hint("Ask for it as it is stored: transfer-syntax=*.")
         }
-        _ => {
-            let detail =
-                "The image cannot be read; whoever runs this gateway finds why in the log.";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Damaged", detail)
-        }
-    }
+        _ => return damaged(&why.text),
+    };
+    tracing::warn!(error = why.text, "instance is not sent over DICOMweb");
+    said
+}
+
+/// The same of one whose bytes are not what they should be.
+pub(super) fn damaged(why: &str) -> Problem {
+    tracing::warn!(error = why, "instance cannot be read for DICOMweb");
+    let detail = "The image cannot be read; whoever runs this gateway finds why in the log.";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Damaged", detail)
 }
 
 impl From<Failure> for Cut {
@@ -127,7 +131,7 @@ fn open(
 }
 
 /// The same away from the threads that must not wait.
-async fn open_first(
+pub(super) async fn open_first(
     library: &Arc<Library>,
     object: &Object,
     to: Option<&TransferSyntax>,
@@ -164,8 +168,19 @@ pub(super) async fn instances(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let named = Names::read(names)?;
+    send_instances(&app, &peer, named, &headers, accepted(&query).as_deref()).await
+}
+
+/// Sends the instances of an address as the client accepts them; what `parameter` accepts goes before the header.
+pub(super) async fn send_instances(
+    app: &App,
+    peer: &Peer,
+    named: Named,
+    headers: &HeaderMap,
+    parameter: Option<&str>,
+) -> Result<Response, Problem> {
     let single = named.instance.is_some();
-    let objects = objects(&app, &peer, named).await?;
+    let objects = objects(app, peer, named).await?;
     let conversions = conversions(&objects);
     let target = Target {
         resource: Resource::Instances,
@@ -173,8 +188,8 @@ pub(super) async fn instances(
         stored: kept_in(&objects),
         transcodes: &conversions,
     };
-    let wanted = answer(&headers, accepted(&query).as_deref(), &target)?;
-    let turn = app.turn(&peer).await?;
+    let wanted = answer(headers, parameter, &target)?;
+    let turn = app.turn(peer).await?;
     let mut rest = objects.into_iter();
     let first = rest.next().ok_or_else(nothing_here)?;
     let first = open_first(&app.library, &first, wanted.syntax.as_ref()).await?;
@@ -378,11 +393,11 @@ pub(super) async fn frames(
 /// What only an address of frames names.
 #[derive(serde::Deserialize)]
 pub(super) struct OfFrames {
-    frames: String,
+    pub(super) frames: String,
 }
 
 /// Where the frames of a list lie, by their numbers. Blocks.
-fn locate(
+pub(super) fn locate(
     outgoing: Outgoing,
     list: &str,
 ) -> Result<(Outgoing, Vec<(u32, frames::Frame)>), Problem> {
@@ -391,15 +406,11 @@ fn locate(
     let read = outgoing.pieces(|bytes, _| {
         scanner.feed(&bytes).map_err(|error| Cut::Failed(chain(&error).to_string()))
     });
-    let damaged = |why: String| {
-        tracing::warn!(error = why, "frames of an instance cannot be found");
-        let detail = "The image cannot be read; whoever runs this gateway finds why in the log.";
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Damaged", detail)
-    };
     if let Err(Cut::Failed(why)) = read {
-        return Err(damaged(why));
+        return Err(damaged(&why));
     }
-    let (_, pixels) = scanner.finish_visit().map_err(|error| damaged(chain(&error).to_string()))?;
+    let (_, pixels) =
+        scanner.finish_visit().map_err(|error| damaged(&chain(&error).to_string()))?;
     let numbers = frames::list(list, pixels.number_of_frames()).map_err(no_frame)?;
     let frames = pixels.frames();
     let each = numbers
