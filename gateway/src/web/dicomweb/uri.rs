@@ -51,7 +51,7 @@ impl Parameters {
                 "transferSyntax" => read.transfer_syntax = Some(value.into_owned()),
                 "frameNumber" => read.frame = Some(value.into_owned()),
                 "windowCenter" => {
-                    read.center = Some(value.parse().map_err(|_| bad("windowCenter"))?)
+                    read.center = Some(value.parse().map_err(|_| bad("windowCenter"))?);
                 }
                 "windowWidth" => read.width = Some(value.parse().map_err(|_| bad("windowWidth"))?),
                 "rows" => read.rows = Some(value.parse().map_err(|_| bad("rows"))?),
