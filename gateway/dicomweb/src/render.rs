@@ -24,7 +24,7 @@ use crate::accept::Media;
 pub use view::{BadView, Function, View, Viewport, Window};
 
 /// The most pixels of a frame that is rendered.
-pub const MOST_PIXELS: u64 = 1 << 27;
+pub const MOST_PIXELS: u64 = 1 << 25;
 
 /// Why there is no picture.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
