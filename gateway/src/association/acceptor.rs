@@ -309,54 +309,53 @@ async fn converse<S: Stream>(
                 Box::pin(moving).await?;
             }
             Request::BadQuery { command, message_id, status, has_data_set } => {
-                if has_data_set {
-                    storage::discard(wire, context).await?;
-                }
                 // On a context of another service it is no query at all.
-                let status = match Model::of(negotiated.abstract_syntax.as_str()) {
-                    Some(_) => status,
-                    None => Status::UNRECOGNISED_OPERATION,
-                };
-                let answer = dimse::refusal(command, message_id, status, status.words());
-                wire.send_command(context, &answer).await?;
+                let is_query = Model::of(negotiated.abstract_syntax.as_str()).is_some();
+                let status = if is_query { status } else { Status::UNRECOGNISED_OPERATION };
+                refuse(wire, context, (command, message_id, has_data_set), status).await?;
             }
             // On a context of another service.
             Request::Find(CFindRq { message_id, .. })
             | Request::Get(CGetRq { message_id, .. })
             | Request::Move(CMoveRq { message_id, .. }) => {
-                storage::discard(wire, context).await?;
-                let status = Status::UNRECOGNISED_OPERATION;
-                let answer = dimse::refusal(asked_by, message_id, status, status.words());
-                wire.send_command(context, &answer).await?;
+                refuse_unknown(wire, context, (asked_by, message_id, true)).await?;
             }
             Request::Action(NActionRq { message_id, .. })
             | Request::EventReport(NEventReportRq { message_id, .. }) => {
-                storage::discard(wire, context).await?;
-                let status = Status::UNRECOGNISED_OPERATION;
-                let answer = dimse::refusal(operation, message_id, status, status.words());
-                wire.send_command(context, &answer).await?;
+                refuse_unknown(wire, context, (operation, message_id, true)).await?;
             }
             Request::Echo(request) => {
-                let status = Status::UNRECOGNISED_OPERATION;
-                wire.send_command(
-                    context,
-                    &dimse::refusal(0x0030, request.message_id, status, status.words()),
-                )
-                .await?;
+                refuse_unknown(wire, context, (0x0030, request.message_id, false)).await?;
             }
             Request::Other { command, message_id, has_data_set } => {
-                if has_data_set {
-                    storage::discard(wire, context).await?;
-                }
-                let status = Status::UNRECOGNISED_OPERATION;
-                wire.send_command(
-                    context,
-                    &dimse::refusal(command, message_id, status, status.words()),
-                )
-                .await?;
+                refuse_unknown(wire, context, (command, message_id, has_data_set)).await?;
             }
         }
     }
+}
+
+/// Refuses an operation that its context's service does not have.
+async fn refuse_unknown<S: Stream>(
+    wire: &mut Wire<S>,
+    context: u8,
+    request: (u16, u16, bool),
+) -> Result<(), WireError> {
+    refuse(wire, context, request, Status::UNRECOGNISED_OPERATION).await
+}
+
+/// Refuses an operation: its Command Field (0000,0100), Message ID (0000,0110), and whether a data set follows, which is passed
+/// over.
+async fn refuse<S: Stream>(
+    wire: &mut Wire<S>,
+    context: u8,
+    (command, message_id, has_data_set): (u16, u16, bool),
+    status: Status,
+) -> Result<(), WireError> {
+    if has_data_set {
+        storage::discard(wire, context).await?;
+    }
+    let answer = dimse::refusal(command, message_id, status, status.words());
+    wire.send_command(context, &answer).await
 }
 
 /// Whether the peer wants no more of what it asked for by this message. Nothing else may come while that is answered.

@@ -19,7 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::Response;
@@ -174,6 +175,39 @@ impl Names {
             series: uid(names.series)?,
             instance: uid(names.instance)?,
         })
+    }
+}
+
+/// A request that reads: who asks, of what address, and how it is to be answered.
+struct Asked {
+    app: App,
+    peer: Peer,
+    named: Named,
+    query: Option<String>,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<App> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(Problem::stopping)?;
+        let names = Path::<Names>::from_request_parts(parts, app).await;
+        let names = names.map_err(|_| Problem::bad_request("The address is not UTF-8."))?;
+        Ok(Self {
+            app: app.clone(),
+            peer,
+            named: Names::read(names)?,
+            query: parts.uri.query().map(str::to_owned),
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
+impl Asked {
+    /// The query, empty where there is none.
+    fn query(&self) -> &str {
+        self.query.as_deref().unwrap_or_default()
     }
 }
 

@@ -3,10 +3,8 @@
 //! Keys are matched as those of C-FIND are, by the same code. What cannot be matched is refused rather than passed over: a
 //! search without a condition that somebody wrote finds more than was asked for.
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
@@ -23,8 +21,8 @@ use gantry_store::query::{Extended, Level, Model, Query, keys_at};
 use jiff::Timestamp;
 
 use super::super::problem::Problem;
-use super::{App, Named, Names, answer, away, boundary, caller, respond};
-use crate::access::{self, Peer};
+use super::{Asked, Named, answer, away, boundary, caller, respond};
+use crate::access;
 use crate::association::services::identifier;
 use crate::config::Permission;
 
@@ -65,56 +63,33 @@ const OF_INSTANCE: [Tag; 6] = [
     tags::NUMBER_OF_FRAMES,
 ];
 
-pub(super) async fn studies(
-    app: State<App>,
-    peer: Extension<Peer>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    search(app, peer, Named::default(), Level::Study, query, headers).await
+pub(super) async fn studies(asked: Asked) -> Result<Response, Problem> {
+    search(asked, Level::Study).await
 }
 
-pub(super) async fn series(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    search(app, peer, Names::read(names)?, Level::Series, query, headers).await
+pub(super) async fn series(asked: Asked) -> Result<Response, Problem> {
+    search(asked, Level::Series).await
 }
 
-pub(super) async fn instances(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    search(app, peer, Names::read(names)?, Level::Image, query, headers).await
+pub(super) async fn instances(asked: Asked) -> Result<Response, Problem> {
+    search(asked, Level::Image).await
 }
 
-async fn search(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    under: Named,
-    level: Level,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    caller::permit(&app, &peer, Permission::Query)?;
-    let parameters = Parameters::parse(query.as_deref().unwrap_or_default(), &[])
+async fn search(asked: Asked, level: Level) -> Result<Response, Problem> {
+    let Asked { app, peer, named: under, headers, .. } = &asked;
+    caller::permit(app, peer, Permission::Query)?;
+    let parameters = Parameters::parse(asked.query(), &[])
         .map_err(|error| Problem::bad_request(format!("The search is not understood: {error}.")))?;
     let target =
         Target { resource: Resource::Search, single: false, stored: None, transcodes: &[] };
-    let wanted = answer(&headers, parameters.accept.as_deref(), &target)?;
-    let query = keys(&under, level, &parameters)?;
+    let wanted = answer(headers, parameters.accept.as_deref(), &target)?;
+    let query = keys(under, level, &parameters)?;
 
     let most = parameters.limit.unwrap_or(MOST_MATCHES).min(MOST_MATCHES);
     let (mut found, mut was_cut) = (Vec::new(), false);
     if most > 0 {
         let page = Page { skip: parameters.offset, limit: most, ..Page::default() };
-        let scope = access::scope(&peer);
+        let scope = access::scope(peer);
         let mut search =
             app.index.find_all(&query, &scope, page, u64::from(most), Timestamp::now());
         loop {

@@ -1,8 +1,7 @@
 //! Rendered frames and thumbnails (PS3.18 10.4.1.1.3, 10.4.1.1.4): what an image looks like, for a browser.
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use gantry_deidentify::data_set::{DataSet, Reader};
@@ -15,7 +14,7 @@ use gantry_store::index::Object;
 use super::super::problem::Problem;
 use super::super::stream::Cut;
 use super::wado::{OfFrames, accepted, damaged, locate, objects, open_first};
-use super::{App, Named, Names, answer, boundary, nothing_here, respond};
+use super::{App, Asked, Named, answer, boundary, nothing_here, respond};
 use crate::access::Peer;
 use crate::protect::Outgoing;
 use crate::telemetry::chain;
@@ -24,60 +23,33 @@ use crate::telemetry::chain;
 const THUMBNAIL: u32 = 128;
 
 /// `GET …/instances/{instance}/rendered`: its first frame.
-pub(super) async fn instance(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    rendered(app, peer, names, ("1", Resource::Rendered), query, headers).await
+pub(super) async fn instance(asked: Asked) -> Result<Response, Problem> {
+    rendered(asked, "1", Resource::Rendered).await
 }
 
 /// `GET …/frames/{frame}/rendered`
 pub(super) async fn frame(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
     Path(OfFrames { frames }): Path<OfFrames>,
-    query: RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    rendered(app, peer, names, (&frames, Resource::Rendered), query, headers).await
+    rendered(asked, &frames, Resource::Rendered).await
 }
 
 /// `GET …/thumbnail` of a study, series or instance: of the image in its middle.
-pub(super) async fn thumbnail(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    rendered(app, peer, names, ("1", Resource::Thumbnail), query, headers).await
+pub(super) async fn thumbnail(asked: Asked) -> Result<Response, Problem> {
+    rendered(asked, "1", Resource::Thumbnail).await
 }
 
 /// `GET …/frames/{frame}/thumbnail`
 pub(super) async fn thumbnail_of_frame(
-    app: State<App>,
-    peer: Extension<Peer>,
-    names: Path<Names>,
     Path(OfFrames { frames }): Path<OfFrames>,
-    query: RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    rendered(app, peer, names, (&frames, Resource::Thumbnail), query, headers).await
+    rendered(asked, &frames, Resource::Thumbnail).await
 }
 
-async fn rendered(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    names: Path<Names>,
-    (frame, resource): (&str, Resource),
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let view = View::parse(query.0.as_deref().unwrap_or_default());
+async fn rendered(asked: Asked, frame: &str, resource: Resource) -> Result<Response, Problem> {
+    let view = View::parse(asked.query());
     let mut view = view.map_err(|error| {
         Problem::bad_request(format!("The rendering is not understood: {error}."))
     })?;
@@ -85,9 +57,10 @@ async fn rendered(
         let small = Viewport { width: THUMBNAIL, height: THUMBNAIL, part: None };
         view.viewport.get_or_insert(small);
     }
-    let parameter = accepted(&query);
-    let accepted = (&headers, parameter.as_deref());
-    send_picture(&app, &peer, Names::read(names)?, (frame, resource), view, accepted).await
+    let parameter = accepted(&asked);
+    let accepted = (&asked.headers, parameter.as_deref());
+    let what = (frame, resource);
+    send_picture(&asked.app, &asked.peer, asked.named, what, view, accepted).await
 }
 
 /// Sends a picture of an address as the client accepts it; what the parameter accepts goes before the header.

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use dicom_dictionary_std::tags;
@@ -29,7 +28,7 @@ use jiff::Timestamp;
 use super::super::part10::{self, FileMeta};
 use super::super::problem::Problem;
 use super::super::stream::{self, Cut};
-use super::{App, Named, Names, Turn, answer, away, boundary, caller, nothing_here, respond};
+use super::{App, Asked, Named, Turn, answer, away, boundary, caller, nothing_here, respond};
 use crate::access::{self, Peer};
 use crate::config::Permission;
 use crate::partner::library::{CONVERTIBLE, Library};
@@ -79,8 +78,8 @@ async fn one(app: &App, peer: &Peer, named: Named) -> Result<Object, Problem> {
 }
 
 /// The parameter `accept` of a query; others mean nothing here.
-pub(super) fn accepted(query: &RawQuery) -> Option<String> {
-    let mut parameters = query.0.as_deref().unwrap_or_default().split('&');
+pub(super) fn accepted(asked: &Asked) -> Option<String> {
+    let mut parameters = asked.query().split('&');
     let value = parameters.find_map(|one| one.strip_prefix("accept="))?;
     decoded(value).map(std::borrow::Cow::into_owned)
 }
@@ -160,15 +159,10 @@ fn kept_in(objects: &[Object]) -> Option<&TransferSyntax> {
 }
 
 /// `GET …/studies/{study}`, `…/series/{series}`, `…/instances/{instance}`
-pub(super) async fn instances(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let named = Names::read(names)?;
-    send_instances(&app, &peer, named, &headers, accepted(&query).as_deref()).await
+pub(super) async fn instances(asked: Asked) -> Result<Response, Problem> {
+    let parameter = accepted(&asked);
+    let Asked { app, peer, named, headers, .. } = asked;
+    send_instances(&app, &peer, named, &headers, parameter.as_deref()).await
 }
 
 /// Sends the instances of an address as the client accepts them; what `parameter` accepts goes before the header.
@@ -241,17 +235,13 @@ fn head_of(outgoing: &Outgoing) -> Vec<u8> {
 }
 
 /// `GET …/metadata`
-pub(super) async fn metadata(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    names: Path<Names>,
-    query: RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let objects = objects(&app, &peer, Names::read(names)?).await?;
+pub(super) async fn metadata(asked: Asked) -> Result<Response, Problem> {
+    let parameter = accepted(&asked);
+    let Asked { app, peer, named, headers, .. } = asked;
+    let objects = objects(&app, &peer, named).await?;
     let target =
         Target { resource: Resource::Metadata, single: false, stored: None, transcodes: &[] };
-    let wanted = answer(&headers, accepted(&query).as_deref(), &target)?;
+    let wanted = answer(&headers, parameter.as_deref(), &target)?;
     let (library, service) = (app.library.clone(), app.service());
     let turn = app.turn(&peer).await?;
     let mut rest = objects.into_iter();
@@ -356,14 +346,12 @@ fn ended<F: Format, U: FnMut(&BulkValue<'_>) -> Option<String>>(
 
 /// `GET …/frames/{frames}`
 pub(super) async fn frames(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    names: Path<Names>,
     Path(OfFrames { frames: list }): Path<OfFrames>,
-    query: RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    let object = one(&app, &peer, Names::read(names)?).await?;
+    let parameter = accepted(&asked);
+    let Asked { app, peer, named, headers, .. } = asked;
+    let object = one(&app, &peer, named).await?;
     let conversions = conversions(std::slice::from_ref(&object));
     // Of what is deflated no part can be had, and frames are in little endian (PS3.18 8.7.3.3).
     let plain = TransferSyntax::explicit_vr_little_endian();
@@ -375,7 +363,7 @@ pub(super) async fn frames(
         stored: Some(if is_turned { &plain } else { &object.transfer_syntax }),
         transcodes: &conversions,
     };
-    let wanted = answer(&headers, accepted(&query).as_deref(), &target)?;
+    let wanted = answer(&headers, parameter.as_deref(), &target)?;
     let turn = app.turn(&peer).await?;
     let outgoing = open_first(&app.library, &object, wanted.syntax.as_ref()).await?;
     let located = tokio::task::spawn_blocking(move || locate(outgoing, &list)).await;
@@ -496,14 +484,12 @@ pub(super) struct OfPlace {
 /// `GET …/bulkdata/{place}`: the value of an attribute that the metadata named by a URI. Bytes as PS3.18 8.7.3.3 wants them,
 /// uncompressed and in little endian.
 pub(super) async fn bulk_data(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    names: Path<Names>,
     Path(OfPlace { place }): Path<OfPlace>,
-    query: RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    let object = one(&app, &peer, Names::read(names)?).await?;
+    let parameter = accepted(&asked);
+    let Asked { app, peer, named, headers, .. } = asked;
+    let object = one(&app, &peer, named).await?;
     let place: Place = place.parse().map_err(|error| {
         Problem::bad_request(format!("The address of the bulk data is not understood: {error}."))
     })?;
@@ -514,7 +500,7 @@ pub(super) async fn bulk_data(
         stored: Some(&plain),
         transcodes: &[],
     };
-    let wanted = answer(&headers, accepted(&query).as_deref(), &target)?;
+    let wanted = answer(&headers, parameter.as_deref(), &target)?;
     let turn = app.turn(&peer).await?;
     let outgoing = open_first(&app.library, &object, Some(&plain)).await?;
     let value = tokio::task::spawn_blocking(move || value_at(&outgoing, &place)).await;
